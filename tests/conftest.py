@@ -1,0 +1,36 @@
+"""What more than one test file needs: tiny models, exported at most once a test run."""
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from mxcompile import exporter, onnx_file
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the Hugging Face folder of a tiny model by its name in tiny_models.NAMES. Not to be changed."""
+    return functools.cache(lambda name: tiny_models.save_tiny_model(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(scope="session")
+def exported_model_folder(
+    tiny_model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Gives a folder with the .onnx files of a tiny model and the files that belong to them. Not to be changed."""
+
+    @functools.cache
+    def export(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{name}-onnx")
+        with exporter.open_model(str(tiny_model_folder(name))) as exported:
+            for file_name, model in exported.models.items():
+                onnx_file.write_model(model, folder / file_name)
+            for file in exported.files:
+                shutil.copy(file, folder)
+        return folder
+
+    return export
