@@ -1,0 +1,39 @@
+"""The compiler's passes, one a file; `mxcompile.compiler.build_pipeline` puts them in order.
+
+A pass is a frozen dataclass whose fields are its options. It changes the model in place, says whether it did, does
+nothing a second time, and leaves its name on every node that it makes or changes.
+"""
+
+from typing import Final
+
+import onnx_ir as ir
+
+from mxcompile.passes.attach_functions import AttachFunctions
+from mxcompile.passes.fuse_matmul_block import FuseMatMulBlock
+from mxcompile.passes.insert_quantize import InsertQuantize
+from mxcompile.passes.normalize_linears import NormalizeLinears
+from mxcompile.passes.pack_weights import PackWeights
+from mxcompile.passes.record_provenance import RecordProvenance
+from mxcompile.passes.select_formats import SelectFormats
+
+__all__ = [
+    "PASSES",
+    "AttachFunctions",
+    "FuseMatMulBlock",
+    "InsertQuantize",
+    "NormalizeLinears",
+    "PackWeights",
+    "RecordProvenance",
+    "SelectFormats",
+]
+
+PASSES: Final[dict[str, type[ir.passes.InPlacePass]]] = {
+    "normalize-linears": NormalizeLinears,
+    "select-formats": SelectFormats,
+    "insert-quantize": InsertQuantize,
+    "pack-weights": PackWeights,
+    "fuse-matmul-block": FuseMatMulBlock,
+    "attach-functions": AttachFunctions,
+    "record-provenance": RecordProvenance,
+}
+"""Every pass by its name, in the order of the pipeline."""
