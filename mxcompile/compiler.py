@@ -27,6 +27,7 @@ from mxcompile.passes import (
     SelectFormats,
 )
 from mxcompile.passes.analysis import find_linears
+from mxcompile.passes.metadata import WEIGHTS
 from mxcompile.passes.select_formats import check_patterns
 from mxcompile.report import CompileReport, describe_layers, quantized_size
 
@@ -150,24 +151,28 @@ def _run_passes(exported: Exported, config: CompileConfig, dump: str | os.PathLi
         tokenizer=exported.tokenizer,
         generation=json.dumps(exported.generation) if exported.generation else None,
     )
-    linears = []
-    for name, model in exported.models.items():
-        pipeline = build_pipeline(
-            config, provenance, partial=partial, progress=lambda done, total: tell("quantizing weights", done, total)
-        )
-        for index, each in enumerate(pipeline):
-            tell(each.name, 0, 0)
+    pipeline = build_pipeline(
+        config, provenance, partial=partial, progress=lambda done, total: tell("quantizing weights", done, total)
+    )
+    for index, each in enumerate(pipeline):
+        tell(each.name, 0, 0)
+        for name, model in exported.models.items():
             start = time.perf_counter()
             changed = _apply(each, model)
             nodes = sum(1 for _ in model.graph.all_nodes())
             seconds = time.perf_counter() - start
             logger.debug("%s: %s: %s, %d nodes, %.3f s", name, each.name, "changed" if changed else "-", nodes, seconds)
-            if isinstance(each, SelectFormats):
-                linears += find_linears(model)
             if dump is not None:
                 _dump(model, Path(dump), f"{index}-{each.name}.{name}")
+        if partial and isinstance(each, SelectFormats):
+            _check_selection(exported, config)
+
+
+def _check_selection(exported: Exported, config: CompileConfig) -> None:
+    """What select-formats cannot check of several graphs one by one."""
+    linears = [linear for model in exported.models.values() for linear in find_linears(model)]
     check_patterns(config, linears)
-    if not any(quantized_size(model)[0] for model in exported.models.values()):
+    if not any(WEIGHTS in linear.node.metadata_props for linear in linears):
         raise UnsupportedModelError(
             f"{exported.source}: nothing to quantize in {' and '.join(exported.models)}: every linear layer is left "
             "alone by --include, --exclude or --set, or there is none"

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from mxcompile import _wire
 from mxcompile.errors import ExportError, UnsupportedModelError

@@ -78,10 +78,10 @@ def _match(node: ir.Node) -> _Match | None:
     if decode is None or node.inputs[0] is None:
         return None
     a, a_format = _left(node.inputs[0])
-    last, dtype = node, ir.DataType.FLOAT
+    last = node
     if a.dtype is ir.DataType.FLOAT16:
-        cast, dtype = _only_reader(node, "Cast"), ir.DataType.FLOAT16
-        if cast is None or cast.attributes["to"].as_int() != dtype.value:
+        cast = _only_reader(node, "Cast")
+        if cast is None or cast.attributes["to"].as_int() != ir.DataType.FLOAT16.value:
             return None  # float32 goes on from here, which MatMulBlock does not give of float16
         last = cast
     codes, scales = decode.inputs
@@ -89,7 +89,7 @@ def _match(node: ir.Node) -> _Match | None:
     assert scales is not None
     bias = None
     add = _only_reader(last, "Add")
-    if add is not None and _is_bias(add.inputs[1], codes, dtype):
+    if add is not None and _is_bias(add.inputs[1], codes):
         last, bias = add, add.inputs[1]
     b_format, k = decode.attributes["format"].as_string(), decode.attributes["size"].as_int()
     return _Match(last, a, a_format, codes, scales, b_format, k, bias)
@@ -137,8 +137,8 @@ def _only_reader(node: ir.Node, op_type: str) -> ir.Node | None:
     return reader if matches else None
 
 
-def _is_bias(value: ir.Value | None, codes: ir.Value, dtype: ir.DataType) -> bool:
+def _is_bias(value: ir.Value | None, codes: ir.Value) -> bool:
     """Rule 3: a constant vector with an element for each row of codes."""
     if value is None or value.shape is None or codes.shape is None or not is_constant(value):
         return False
-    return value.dtype is dtype and list(value.shape) == [codes.shape[0]]
+    return list(value.shape) == [codes.shape[0]]

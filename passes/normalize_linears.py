@@ -51,23 +51,20 @@ class NormalizeLinears(ir.passes.InPlacePass):
             return set_metadata(node.metadata_props, {SKIPPED: reason})
         x, weight, bias = (*node.inputs, None)[:3]
         made: list[ir.Node] = []
-
-        def make(op_type: str, suffix: str, inputs: list[ir.Value | None], **attributes: list[int]) -> ir.Value:
-            made.append(ir.node(op_type, inputs, attributes, name=f"{node.name}{suffix}"))
-            made[-1].metadata_props.update(node.metadata_props)
-            record_pass(made[-1], self.name)
-            (output,) = made[-1].outputs
-            output.name = names.take(f"{node.outputs[0].name}{suffix}")
-            output.dtype = weight.dtype if weight is not None and weight.dtype else ir.DataType.FLOAT
-            return output
-
         if node.attributes.get_int("transB", 0):
-            weight = make("Transpose", ".transpose", [weight], perm=[1, 0])
-        y = make("MatMul", "", [x, weight])
+            made.append(ir.node("Transpose", [weight], {"perm": [1, 0]}, name=f"{node.name}.transpose"))
+            weight = made[-1].outputs[0]
+            weight.name = names.take(f"{node.outputs[0].name}.weight")
+        made.append(ir.node("MatMul", [x, weight], name=node.name))
         if bias is not None:
-            y.shape = node.outputs[0].shape
-            y = make("Add", ".bias", [y, bias])
-        ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, [y])
+            product = made[-1].outputs[0]
+            product.name = names.take(f"{node.outputs[0].name}.product")
+            product.type, product.shape = node.outputs[0].type, node.outputs[0].shape
+            made.append(ir.node("Add", [product, bias], name=f"{node.name}.bias"))
+        for each in made:
+            each.metadata_props.update(node.metadata_props)
+            record_pass(each, self.name)
+        ir.convenience.replace_nodes_and_values(graph, node, [node], made, node.outputs, made[-1].outputs)
         return True
 
     def _order_add(self, node: ir.Node) -> bool:

@@ -15,8 +15,8 @@ from mxcompile.passes.insert_quantize import ROWS_SUFFIX, release
 from mxcompile.passes.metadata import LAYER
 from mxcompile.passes.rewriting import UniqueNames, is_constant, remove_unused
 
-CHUNK_ELEMENTS: Final = 1 << 22
-"""Elements quantized at a time: bounds the scratch memory to a few dozen megabytes."""
+CHUNK_ELEMENTS: Final = 1 << 18
+"""Elements quantized at a time: a few megabytes of scratch memory, most of which stays in the processor's cache."""
 
 _ANONYMOUS: Final = re.compile(r"onnx::.*|\d+|val_\d+")
 """Names that exporters make up when a weight's own name is lost."""

@@ -69,6 +69,7 @@ def test_both_branches_hold_the_same_layer() -> None:
         ("other", "", {"other": np.ones((K, N), np.float32)}, "also a graph input"),
         ("v", "v = Cast<to = 1>(w)", {"w": np.ones((K, N), np.float16)}, "computed by Cast"),
         ("v", "u = Cast<to = 1>(w) v = Mul(u, u)", {"w": np.ones((K, N), np.float16)}, "computed by Cast, Mul"),
+        ("v", "v = Transpose<perm = [0, 1]>(w)", random_weights(w=[K, N]), "computed by Transpose"),
         ("v", "v = Constant<value = float[1, 1] {1.0}>()", {}, "computed by Constant"),
     ],
 )
@@ -119,12 +120,34 @@ def test_the_head_is_found_in_both_branches() -> None:
     assert [node.graph.name for node in find_heads(model) if node.graph] == ["else_graph", "then_graph"]
 
 
+def test_an_output_of_if_means_the_branch_output_of_the_same_place() -> None:
+    body = """
+    h, logits = If(c) <
+        then_branch = g1 () => (float[b,n] p, float[b,n] q) { p = MatMul(x, w) q = MatMul(x, v) },
+        else_branch = g2 () => (float[b,n] r, float[b,n] s) { r = Neg(x) s = MatMul(x, w) }
+    >"""
+    weights = random_weights(w=[K, N], v=[K, N])
+    model = parse(body, f"bool c, float[b,{K}] x", "float[b,n] h, float[b,n] logits", weights)
+    assert {node.outputs[0].name for node in find_heads(model)} == {"q", "s"}
+
+
+def test_positions_are_not_what_an_operator_moves() -> None:
+    body = "t = MatMul(x, w) u = MatMul(x, v) i = Cast<to = 7>(u) logits = GatherElements<axis = 1>(t, i)"
+    model = parse(body, f"float[b,{K}] x", "float[b,n] logits", random_weights(w=[K, N], v=[K, N]))
+    assert [node.outputs[0].name for node in find_heads(model)] == ["t"]
+
+
 def test_the_router_is_what_topk_ranks() -> None:
     assert [node.name for node in find_routers(decoder())] == ["/layers.0/mlp/gating/MatMul"]
 
 
-def test_rotary_needs_both_sine_and_cosine() -> None:
+def test_rotary_angles_go_to_sine_and_cosine() -> None:
     assert [node.name for node in find_rotary(decoder())] == ["/rotary_emb/MatMul"]
-    sine_layer = parse("t = MatMul(x, w) y = Sin(t)", f"float[b,{K}] x", f"float[b,{N}] y", random_weights(w=[K, N]))
-    assert not find_rotary(sine_layer)
-    assert len(find_linears(sine_layer)) == 1
+
+
+@pytest.mark.parametrize("activation", ["Sin", "Cos"])
+def test_a_periodic_activation_alone_is_not_rotary(activation: str) -> None:
+    body = f"t = MatMul(x, w) y = {activation}(t)"
+    model = parse(body, f"float[b,{K}] x", f"float[b,{N}] y", random_weights(w=[K, N]))
+    assert not find_rotary(model)
+    assert len(find_linears(model)) == 1

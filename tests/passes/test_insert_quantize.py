@@ -132,6 +132,14 @@ def test_a_weight_is_shared_in_one_format_and_not_across_formats() -> None:
     assert list(model.graph.initializers) == ["w.rows"]
 
 
+def test_a_square_weight_and_its_transpose_are_two_weights() -> None:
+    body = "t = Transpose(w) p = MatMul(x, w) q = MatMul(x, t) y = Add(p, q)"
+    model = prepare(parse(body, f"float[b,{K}] x", f"float[b,{K}] y", random_weights(w=[K, K])))
+    INSERT(model)
+    plain, transposed = nodes(model, "MatMul")
+    assert (chain(plain.inputs[1])[-1], chain(transposed.inputs[1])[-1]) == ("w.rows", "w")
+
+
 def test_a_head_tied_to_the_embedding_uses_it_as_rows() -> None:
     model = prepare(decoder(), include=("/head",))
     INSERT(model)

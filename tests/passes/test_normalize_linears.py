@@ -63,6 +63,7 @@ def test_names_shapes_metadata_and_the_weight_are_kept() -> None:
     assert matmul.metadata_props == add.metadata_props == {"origin": "somewhere", PASSES: "normalize-linears"}
     assert add.outputs[0] is model.graph.outputs[0]
     assert (add.outputs[0].name, str(add.outputs[0].shape)) == ("y", f"[b,{N}]")
+    assert (matmul.outputs[0].name, str(matmul.outputs[0].shape)) == ("y.product", f"[b,{N}]")
     assert model.graph.initializers["w"] is weight
     assert list(model.graph.initializers) == ["w", "b"]
 
@@ -105,10 +106,14 @@ def test_a_gemm_of_activations_stays() -> None:
     assert counts(model, "Gemm") == [1]
 
 
-@pytest.mark.parametrize("body", ["y = Add(z, t)", "y = Add(t, z)", "u = Relu(t) y = Add(b, u)"])
+@pytest.mark.parametrize(
+    "body", ["y = Add(z, t)", "y = Add(t, z)", "u = Relu(t) y = Add(b, u)", "u = MatMul(x, v) y = Add(b, u)"]
+)
 def test_other_additions_stay(body: str) -> None:
     weights = random_weights(w=[K, N], b=[N])
-    model = parse(f"t = MatMul(x, w) {body}", f"float[m,{K}] x, float[m,{N}] z", "float[m,n] y", weights)
+    model = parse(
+        f"t = MatMul(x, w) {body}", f"float[m,{K}] x, float[m,{N}] z, float[{K},{N}] v", "float[m,n] y", weights
+    )
     assert not NORMALIZE(model).modified
 
 
