@@ -37,7 +37,10 @@ _CONFIG_FILES = (
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     "chat_template.jinja",
 )
-_TOKEN_KEYS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+_GENERATION_KEYS = (
+    *("bos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("max_position_embeddings", "n_positions"),
+)
 _NOISY_LOGGERS = ("transformers", "optimum", "torch", "huggingface_hub", "accelerate", "onnxscript", "onnx_ir")
 
 logger = logging.getLogger(__name__)
@@ -54,8 +57,8 @@ class Exported:
             "encoder_model.onnx" and "decoder_model_merged.onnx"; for an .onnx source its own name.
         files: Configurations and tokenizer files that belong in an output folder.
         tokenizer: The text of tokenizer.json; None where there is none.
-        generation: "eos_token_id" (a list), "bos_token_id", "pad_token_id", "decoder_start_token_id": those that
-            the model names.
+        generation: What generating text needs: "eos_token_id" (a list), "bos_token_id", "pad_token_id",
+            "decoder_start_token_id", and "max_position_embeddings" or "n_positions"; those that the model names.
     """
 
     source: str
@@ -259,13 +262,13 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 
 def _generation(files: tuple[Path, ...]) -> dict[str, Any]:
-    """Returns the special tokens; generation_config.json wins over config.json."""
+    """Returns the special tokens and limits; generation_config.json wins over config.json."""
     found: dict[str, Any] = {}
     for name in ("generation_config.json", "config.json"):
         for file in files:
             if file.name == name:
                 found = {**_load_json(file), **{k: v for k, v in found.items() if v is not None}}
-    result = {key: found[key] for key in _TOKEN_KEYS if found.get(key) is not None}
+    result = {key: found[key] for key in _GENERATION_KEYS if found.get(key) is not None}
     if (end := found.get("eos_token_id")) is not None:
         result["eos_token_id"] = end if isinstance(end, list) else [end]
     return result

@@ -169,7 +169,12 @@ def test_a_decoder_brings_its_task_tokenizer_and_special_tokens(tiny_model_folde
     with exporter.open_model(str(tiny_model_folder("llama")), progress=phases.append) as exported:
         assert exported.task == "text-generation-with-past"
         assert json.loads(exported.tokenizer)["model"]["vocab"]["w7"] == 7
-        assert exported.generation == {"bos_token_id": 1, "pad_token_id": 0, "eos_token_id": [EOS]}
+        assert exported.generation == {
+            "bos_token_id": 1,
+            "pad_token_id": 0,
+            "eos_token_id": [EOS],
+            "max_position_embeddings": tiny_models.POSITIONS,
+        }
         assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= {f.name for f in exported.files}
         weights = [v.const_value for v in exported.models["model.onnx"].graph.initializers.values()]
         assert not any(isinstance(w, ir.ExternalTensor) and w.raw is not None for w in weights)
@@ -189,7 +194,8 @@ def test_generation_config_wins_over_config(tmp_path, exported_model_folder):
     shutil.copytree(exported_model_folder("llama"), tmp_path, dirs_exist_ok=True)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 5], "pad_token_id": null}')
     with exporter.open_model(str(tmp_path)) as exported:
-        assert exported.generation == {"bos_token_id": 1, "pad_token_id": 0, "eos_token_id": [2, 5]}
+        assert exported.generation["eos_token_id"] == [2, 5]
+        assert exported.generation["pad_token_id"] == 0
 
 
 def test_the_task_can_be_chosen(tiny_model_folder):
