@@ -1,0 +1,43 @@
+// MatMulBlock(A, B_codes, B_scales [, bias]) -> Y: A times the rows of a block-quantized B.
+#pragma once
+
+#include <optional>
+
+#include "kernels/matmul.h"
+#include "ort/op.h"
+
+namespace mxcompile {
+
+template <typename T>
+class MatMulBlock {
+ public:
+  static constexpr OpSignature kSignature = {
+      "MatMulBlock",     4, 1, {kElementType<T>, abi::kUint8, abi::kUint8, kElementType<T>},
+      {kElementType<T>}, 3};
+
+  MatMulBlock(const NodeInfo& node, Isa isa);
+  void Compute(RunContext& run) const;
+  static void InferShapes(InferContext& infer);
+
+ private:
+  // OpError unless they are [..., n, ceil(k / 2)] and [..., n, blocks, s].
+  void CheckB(const Shape& codes, const Shape& scales) const;
+  void CheckA(const Shape& a) const;
+  void CheckBias(const std::optional<Tensor>& bias, int64_t n) const;
+  // Y's batch dimensions; OpError if those of A and B do not broadcast.
+  Shape BatchShape(const Shape& a, const Shape& b) const;
+  MatMulProblem Problem(const Shape& a, const Shape& b, const Shape& batch) const;
+
+  std::string where_;
+  Isa isa_;
+  std::optional<Format> a_format_;
+  Format b_format_;
+  int64_t k_;
+  Buffer packed_;  // constant B in the kernels' layout
+  bool constant_b_ = false;
+};
+
+extern template class MatMulBlock<float>;
+extern template class MatMulBlock<Half>;
+
+}  // namespace mxcompile

@@ -1,0 +1,294 @@
+// Every instruction set of this machine against the scalar reference, bit for bit, at awkward sizes,
+// unaligned, with all inputs and outputs ending at an unreadable page. Prints "N passed, 0 failed".
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/formats.h"
+#include "kernels/isa.h"
+#include "kernels/matmul.h"
+#include "kernels/tensor_rows.h"
+
+namespace mxcompile {
+namespace {
+
+constexpr int64_t kSizes[] = {1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 129};
+constexpr const char* kFormatNames[] = {"amxfp4",    "mxfp4",      "amxfp4_b16",
+                                        "mxfp4_b16", "amxfp4_b64", "mxfp4_b64"};
+
+int passed = 0, failed = 0;
+
+void Expect(bool condition, const std::string& what) {
+  ++(condition ? passed : failed);
+  if (!condition) std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+}
+
+// An array that ends where an unreadable page begins; its start is as unaligned as its size makes it.
+template <typename T>
+class Guarded {
+ public:
+  explicit Guarded(int64_t size) : size_(size) {
+    const int64_t page = sysconf(_SC_PAGESIZE), bytes = size * static_cast<int64_t>(sizeof(T));
+    const int64_t readable = CeilDiv(std::max<int64_t>(bytes, 1), page) * page;
+    mapped_ = static_cast<size_t>(readable + page);
+    base_ = static_cast<uint8_t*>(
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base_ == MAP_FAILED || mprotect(base_ + readable, static_cast<size_t>(page), PROT_NONE) != 0)
+      std::abort();
+    data_ = reinterpret_cast<T*>(base_ + readable - bytes);
+  }
+  Guarded(int64_t size, const std::function<T()>& value) : Guarded(size) {
+    std::generate_n(data_, size, value);
+  }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  ~Guarded() { munmap(base_, mapped_); }
+
+  T* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_;
+  size_t mapped_;
+  uint8_t* base_;
+  T* data_;
+};
+
+bool SameBytes(const Guarded<uint8_t>& a, const Guarded<uint8_t>& b) {
+  return std::equal(a.data(), a.data() + a.size(), b.data());
+}
+
+// The same bits, or both NaN (IEEE 754 leaves NaN payloads open).
+bool Same(float a, float b) { return BitsOf(a) == BitsOf(b) || (std::isnan(a) && std::isnan(b)); }
+bool Same(Half a, Half b) { return Same(FloatOf(a), FloatOf(b)); }
+
+template <typename T>
+bool SameValues(const Guarded<T>& a, const Guarded<T>& b) {
+  return std::equal(a.data(), a.data() + a.size(), b.data(), [](T x, T y) { return Same(x, y); });
+}
+
+std::mt19937 random_bits(1);  // fixed: a failure repeats itself
+
+uint8_t RandomByte() { return static_cast<uint8_t>(random_bits()); }
+
+// Numbers of very different sizes, exact ties, zeros, subnormals.
+float RandomFinite() {
+  static constexpr float kSpecial[] = {0.0f,     -0.0f,       0.25f,        -0.75f, 1.25f,      -1.75f,
+                                       2.5f,     -3.5f,       5.0f,         6.0f,   -6.0f,      0x1p-17f,
+                                       0x1p-16f, -0x1p-126f,  0x1p-149f,    3e38f,  -3e38f,     57344.f,
+                                       0x1p-15f, 0.49999997f, -0.24999999f, 7.0f,   -344064.0f, 1.0f};
+  const uint32_t kind = random_bits() % 8;
+  if (kind == 0) return kSpecial[random_bits() % std::size(kSpecial)];
+  const float mantissa = static_cast<float>(static_cast<int32_t>(random_bits())) * 0x1p-31f;
+  return std::ldexp(mantissa,
+                    kind == 1 ? static_cast<int>(random_bits() % 250) - 140 : static_cast<int>(kind));
+}
+
+// Any bit pattern now and then, NaN and infinity among them.
+float RandomFloat() {
+  return random_bits() % 64 == 0 ? FloatOf(static_cast<uint32_t>(random_bits())) : RandomFinite();
+}
+
+Format FormatOf(const char* name) {
+  Format format;
+  std::string error;
+  if (!ParseFormat(name, &format, &error)) std::abort();
+  return format;
+}
+
+std::vector<Isa> VectorIsas() {
+  std::vector<Isa> isas;
+  for (int i = 1; i < kIsaCount; ++i) {
+    if (IsaAvailable(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
+  }
+  return isas;
+}
+
+class Serial final : public Parallel {
+ public:
+  explicit Serial(bool backwards = false) : backwards_(backwards) {}
+  void For(int64_t count, const std::function<void(int64_t)>& body) override {
+    for (int64_t i = 0; i < count; ++i) body(backwards_ ? count - 1 - i : i);
+  }
+
+ private:
+  bool backwards_;
+};
+
+void TestRows(const char* name, Isa isa, int64_t k, bool finite) {
+  const Format format = FormatOf(name);
+  const std::string what = std::string(name) + " " + IsaName(isa) + " k=" + std::to_string(k);
+  const Guarded<float> x(k, finite ? RandomFinite : RandomFloat);
+  Guarded<uint8_t> codes(CodeBytes(k)), scales(format.ScaleBytes(k));
+  Guarded<uint8_t> codes_ref(CodeBytes(k)), scales_ref(format.ScaleBytes(k));
+  format.Rows(isa).quantize(x.data(), k, format.block, codes.data(), scales.data());
+  format.Rows(Isa::kScalar).quantize(x.data(), k, format.block, codes_ref.data(), scales_ref.data());
+  Expect(SameBytes(codes, codes_ref) && SameBytes(scales, scales_ref), "quantize " + what);
+
+  const Guarded<uint8_t> any_codes(CodeBytes(k), RandomByte), any_scales(format.ScaleBytes(k), RandomByte);
+  Guarded<float> y(k), y_ref(k);
+  format.Rows(isa).dequantize(any_codes.data(), any_scales.data(), k, format.block, y.data());
+  format.Rows(Isa::kScalar).dequantize(any_codes.data(), any_scales.data(), k, format.block, y_ref.data());
+  Expect(SameValues(y, y_ref), "dequantize " + what);
+}
+
+// Along an inner axis: equal to the rows of the transposed tensor.
+void TestStrips(const char* name, Isa isa, int64_t k, int64_t inner) {
+  const Format format = FormatOf(name);
+  const std::string what = std::string(name) + " " + IsaName(isa) + " [2, " + std::to_string(k) + ", " +
+                           std::to_string(inner) + "]";
+  const AxisView view{2, k, inner};
+  const int64_t kb = CodeBytes(k), sb = format.ScaleBytes(k), s = format.spec->scales_per_block, nb = sb / s;
+  const Guarded<float> x(2 * k * inner, RandomFloat);
+  Guarded<uint8_t> codes(2 * kb * inner), scales(2 * sb * inner);
+  QuantizeUnits(format, isa, view, x.data(), 0, UnitCount(view), codes.data(), scales.data());
+  Guarded<float> y(2 * k * inner);
+  DequantizeUnits(format, isa, view, codes.data(), scales.data(), 0, UnitCount(view), y.data());
+
+  bool same = true;
+  std::vector<float> row(static_cast<size_t>(k)), decoded(static_cast<size_t>(k));
+  std::vector<uint8_t> row_codes(static_cast<size_t>(kb)), row_scales(static_cast<size_t>(sb));
+  for (int64_t o = 0; o < 2; ++o) {
+    for (int64_t c = 0; c < inner; ++c) {
+      for (int64_t i = 0; i < k; ++i) row[static_cast<size_t>(i)] = x.data()[(o * k + i) * inner + c];
+      format.Rows(Isa::kScalar).quantize(row.data(), k, format.block, row_codes.data(), row_scales.data());
+      format.Rows(Isa::kScalar)
+          .dequantize(row_codes.data(), row_scales.data(), k, format.block, decoded.data());
+      for (int64_t i = 0; i < kb; ++i)
+        same &= codes.data()[(o * kb + i) * inner + c] == row_codes[static_cast<size_t>(i)];
+      for (int64_t i = 0; i < sb; ++i) {
+        same &=
+            scales.data()[((o * nb + i / s) * inner + c) * s + i % s] == row_scales[static_cast<size_t>(i)];
+      }
+      for (int64_t i = 0; i < k; ++i)
+        same &= Same(y.data()[(o * k + i) * inner + c], decoded[static_cast<size_t>(i)]);
+    }
+  }
+  Expect(same, "strips " + what);
+}
+
+void TestHalves(Isa isa) {
+  Guarded<Half> all(65536);
+  for (int64_t i = 0; i < all.size(); ++i) all.data()[i].bits = static_cast<uint16_t>(i);
+  Guarded<float> wide(65536), wide_ref(65536);
+  HalfConvert(isa).half_to_float(all.data(), all.size(), wide.data());
+  HalfConvert(Isa::kScalar).half_to_float(all.data(), all.size(), wide_ref.data());
+  Expect(SameValues(wide, wide_ref), std::string("half_to_float ") + IsaName(isa));
+
+  // Every half, the midpoints to its neighbour, and a step to both sides; then anything.
+  Guarded<float> x(4 * 65536 + 100003);
+  for (int64_t i = 0; i < 65536; ++i) {
+    const uint32_t bits = BitsOf(wide.data()[i]);
+    for (uint32_t j = 0; j < 4; ++j) x.data()[4 * i + j] = FloatOf(j == 0 ? bits : bits + 0xFFF + j - 1);
+  }
+  std::generate_n(x.data() + 4 * 65536, 100003, [] { return FloatOf(static_cast<uint32_t>(random_bits())); });
+  Guarded<Half> y(x.size()), y_ref(x.size());
+  HalfConvert(isa).float_to_half(x.data(), x.size(), y.data());
+  HalfConvert(Isa::kScalar).float_to_half(x.data(), x.size(), y_ref.data());
+  Expect(SameValues(y, y_ref), std::string("float_to_half ") + IsaName(isa));
+}
+
+struct MatMulCase {
+  const char* a_format;  // null: none
+  const char* b_format;
+  int64_t m, n, k, batches;
+};
+
+template <typename T>
+void TestMatMul(const MatMulCase& c, Isa isa) {
+  MatMulProblem problem{
+      Isa::kScalar, std::nullopt, FormatOf(c.b_format), c.m, c.n, c.k, c.batches, c.batches, {}, {}};
+  if (c.a_format != nullptr) problem.a_format = FormatOf(c.a_format);
+  for (int64_t i = 0; i < c.batches; ++i) {
+    problem.a_batch.push_back(i);
+    problem.b_batch.push_back(c.batches - 1 - i);
+  }
+  const Format& format = problem.b_format;
+  const auto value = [] {
+    if constexpr (std::is_same_v<T, float>)
+      return RandomFinite();
+    else
+      return HalfOf(RandomFinite() * 0x1p-8f);
+  };
+  const Guarded<T> a(c.batches * c.m * c.k, value), bias(c.n, value);
+  const Guarded<float> b(c.k, RandomFinite);
+  Guarded<uint8_t> codes(c.batches * c.n * CodeBytes(c.k), RandomByte),
+      scales(c.batches * c.n * format.ScaleBytes(c.k));
+  const auto scale_byte = [] {
+    return static_cast<uint8_t>(random_bits() % 64 + 90);
+  };  // finite in every format
+  std::generate_n(scales.data(), scales.size(), scale_byte);
+
+  const int64_t size = c.batches * c.m * c.n;
+  Guarded<T> expected(size), direct(size), packed(size);
+  const auto run = [&](Isa on, const uint8_t* constant, const Guarded<T>& y, bool backwards) {
+    problem.isa = on;
+    Serial serial(backwards);
+    const MatMulOperands<T> operands{a.data(), codes.data(), scales.data(), constant, bias.data(), y.data()};
+    return RunMatMul<T>(problem, operands, serial);
+  };
+  bool done = run(Isa::kScalar, nullptr, expected, false) && run(isa, nullptr, direct, true);
+  const Buffer constant = PackB(isa, format, c.batches, c.n, c.k, codes.data(), scales.data());
+  done = done && constant && run(isa, constant.bytes(), packed, false);
+  Expect(done && SameValues(direct, expected) && SameValues(packed, expected),
+         std::string("matmul ") + (c.a_format == nullptr ? "none" : c.a_format) + " x " + c.b_format + " " +
+             IsaName(isa) + " m=" + std::to_string(c.m) + " n=" + std::to_string(c.n) +
+             " k=" + std::to_string(c.k));
+}
+
+void TestFormatNames() {
+  Format format;
+  std::string error;
+  Expect(ParseFormat("mxfp4_b64", &format, &error) && format.block == 64, "mxfp4_b64 has blocks of 64");
+  Expect(ParseFormat("amxfp4", &format, &error) && format.block == 32, "amxfp4 has blocks of 32");
+  for (const char* name : {"", "none", "amxfp4_b", "amxfp4_b8", "amxfp4_b032", "AMXFP4", "amxfp4 "}) {
+    Expect(!ParseFormat(name, &format, &error) && error.find("amxfp4, mxfp4") != std::string::npos,
+           std::string("'") + name + "' is no format");
+  }
+}
+
+void TestIsaChoice() {
+  Expect(ChooseIsa("scalar").isa == Isa::kScalar && ChooseIsa("scalar").error.empty(),
+         "scalar can be forced");
+  Expect(ChooseIsa(nullptr).error.empty() && ChooseIsa("").error.empty(), "nothing asked for is the best");
+  Expect(ChooseIsa("avx9").error.find("scalar") != std::string::npos,
+         "an unknown level lists the available ones");
+}
+
+void TestIsa(Isa isa) {
+  TestHalves(isa);
+  for (const char* name : kFormatNames) {
+    for (int64_t k : kSizes) {
+      for (bool finite : {true, false}) TestRows(name, isa, k, finite);
+      TestStrips(name, isa, k, k % 19 + 1);
+    }
+    TestRows(name, isa, 1 << 18, false);
+    TestStrips(name, isa, 1030, 18);  // more than one piece
+    const char* const a_format = name;
+    for (int64_t k : {1, 2, 7, 33, 65, 129, 300}) {
+      TestMatMul<float>({a_format, name, 7, 33, k, 2}, isa);
+      TestMatMul<Half>({a_format, name, 5, 31, k, 2}, isa);
+    }
+  }
+  for (int64_t m : kSizes) {
+    for (int64_t n : kSizes) TestMatMul<float>({nullptr, "amxfp4", m, n, 47, 1}, isa);
+    for (int64_t k : kSizes) TestMatMul<float>({"amxfp4", "mxfp4", m, 35, k, 1}, isa);
+  }
+}
+
+}  // namespace
+}  // namespace mxcompile
+
+int main() {
+  mxcompile::TestFormatNames();
+  mxcompile::TestIsaChoice();
+  for (mxcompile::Isa isa : mxcompile::VectorIsas()) mxcompile::TestIsa(isa);
+  std::printf("%d passed, %d failed\n", mxcompile::passed, mxcompile::failed);
+  return mxcompile::failed == 0 ? 0 : 1;
+}
