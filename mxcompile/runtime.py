@@ -1,207 +1,229 @@
-"""Running compiled models: the custom-op library and onnxruntime sessions. The only file that imports onnxruntime."""
+"""Running compiled models: the custom-op library, and onnxruntime sessions with it registered.
 
-import contextlib
+The only file that imports onnxruntime. Its errors come out as this project's, in one line.
+"""
+
 import dataclasses
 import functools
 import importlib.metadata
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
-import onnxruntime
-from onnxruntime import InferenceSession
-from onnxruntime.capi import onnxruntime_pybind11_state as _state
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from mxcompile.errors import ExportError, RuntimeLibraryError, UnsupportedModelError
+from mxcompile.errors import ConfigError, ExportError, MxCompileError, RuntimeLibraryError, UnsupportedModelError
 from mxcompile.ops import DOMAIN, OPSET, VERSION
 
-LIBRARY_FILE = "libmxcompile_ops.so"
-LIBRARY_VARIABLE = "MXCOMPILE_LIBRARY"
-ONNXRUNTIME_VERSION: str = onnxruntime.__version__
+LIBRARY_NAME: Final = "libmxcompile_ops.so"
+LIBRARY_VARIABLE: Final = "MXCOMPILE_LIBRARY"
+"""Environment variable that names a library to use in place of the installed one."""
 
-_PROVIDERS = ["CPUExecutionProvider"]
-_FATAL = 4
-"""Log level of onnxruntime: every error is raised as well, and would otherwise be on stderr twice."""
+CPU: Final = ("CPUExecutionProvider",)
 
+IR_VERSION: Final = 10
+"""The newest ONNX IR that onnxruntime 1.20 reads."""
+
+_FATAL = 4  # What onnxruntime logs below that it also raises, and a raised error is reported once, by us.
+_NO_GRAPH = "does not have a graph"  # How onnxruntime 1.20 and 1.23 say it, with a general error.
 _REINSTALL = "pip install --force-reinstall mxcompile"
-_WITHOUT = "or run the model in stock onnxruntime, slower: library=False, --no-library"
-_ERRORS = tuple(
-    getattr(_state, name)
-    for name in (
-        "EngineError",
-        "EPFail",
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "ModelLoaded",
-        "NoModel",
-        "NoSuchFile",
-        "NotImplemented",
-        "RuntimeException",
-    )
+_WITHOUT = "to run the model in a stock onnxruntime, slowly, pass library=False (mxcompile run --no-library)"
+
+_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
+    error for error in vars(ort_state).values() if isinstance(error, type) and issubclass(error, Exception)
 )
+"""What onnxruntime raises; its errors have no base class of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LibraryInfo:
-    """What the custom-op library says about itself.
+    """What a custom-op library says about itself.
 
     Attributes:
-        version: Version of mxcompile that it was built from.
-        isa: Kernels in use: ``scalar``, ``avx2``, ...; the environment variable MXCOMPILE_ISA forces one.
+        path: The file.
+        version: The version of mxcompile that it was built for.
+        isa: The instruction set of its kernels on this machine, such as ``avx2``; MXCOMPILE_ISA chooses another.
     """
 
+    path: Path
     version: str
     isa: str
 
 
-def custom_ops_library() -> Path:
-    """Where the custom-op library is, for ``SessionOptions.register_custom_ops_library``.
+def onnxruntime_version() -> str:
+    """The version of the installed onnxruntime."""
+    version: str = ort.__version__
+    return version
 
-    The environment variable MXCOMPILE_LIBRARY names another one; otherwise it lies beside this file, or, in an
-    editable install, where the installer put it.
+
+def custom_ops_library() -> Path:
+    """The shared library to give to ``SessionOptions.register_custom_ops_library``.
+
+    It is looked for where the environment variable MXCOMPILE_LIBRARY says, if it is set; else beside this package;
+    else among the installed files of mxcompile (of an editable installation they lie elsewhere).
 
     Raises:
-        RuntimeLibraryError: It is in none of these places.
+        RuntimeLibraryError: It is at none of these places.
     """
     if named := os.environ.get(LIBRARY_VARIABLE):
-        if not Path(named).is_file():
-            raise RuntimeLibraryError(
-                f"{named}: no such file; {LIBRARY_VARIABLE} must name the custom-op library {LIBRARY_FILE}, or be unset"
-            )
-        return Path(named)
-    beside = Path(__file__).with_name(LIBRARY_FILE)
-    if beside.is_file():
-        return beside
-    for installed in _installed_files():
-        if installed.is_file():
-            return installed
-    raise RuntimeLibraryError(
-        f"{beside}: the custom-op library is not there, nor elsewhere in the installation; "
-        f"install it by {_REINSTALL} (pip install -e . in a checkout), {_WITHOUT}"
-    )
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise RuntimeLibraryError(f"{named}: no such file; {LIBRARY_VARIABLE} names it: correct or unset it")
+        return path.absolute()
+    beside = Path(__file__).parent / LIBRARY_NAME
+    candidates = [beside, *_installed(LIBRARY_NAME)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise RuntimeLibraryError(
+            f"{beside}: the custom-op library is missing, this installation is incomplete: {_REINSTALL}; {_WITHOUT}"
+        )
+    return found
 
 
-def _installed_files() -> list[Path]:
-    """Where the installation says that it put the library."""
+def _installed(name: str) -> list[Path]:
     try:
         files = importlib.metadata.files("mxcompile") or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    return [Path(str(file.locate())) for file in files if file.name == LIBRARY_FILE]
+    return [Path(str(file.locate())) for file in files if file.name == name]
 
 
 def library_info() -> LibraryInfo:
-    """Version and instruction set of the custom-op library; asked once a process.
+    """Loads the custom-op library and asks it what it is; the answer is kept.
 
     Raises:
-        RuntimeLibraryError: It is missing, does not load (MXCOMPILE_ISA may name kernels that this machine has not),
-            or is of another version than this package.
+        RuntimeLibraryError: It is missing, does not load, has another version than this package, or MXCOMPILE_ISA
+            names an instruction set that it does not have here.
     """
-    return _ask_library(custom_ops_library())
+    return _ask(custom_ops_library())
 
 
 @functools.cache
-def _ask_library(library: Path) -> LibraryInfo:
-    """`library_info` of one file; an error is not remembered."""
-    options = _options(threads=1)
-    _register(options, library)
-    try:
-        session = InferenceSession(_library_info_model(), options, providers=_PROVIDERS)
-        version, isa = (output.item() for output in session.run(None, {}))
-    except _ERRORS as error:
-        raise RuntimeLibraryError(
-            f"{library}: does not answer, so it is of another version than mxcompile: {_text(error)}; {_REINSTALL}"
-        ) from error
-    package = importlib.metadata.version("mxcompile")
-    if version != package:
-        raise RuntimeLibraryError(f"{library}: is version {version}, but mxcompile is {package}; {_REINSTALL}")
-    return LibraryInfo(version, isa)
-
-
-def _library_info_model() -> bytes:
-    """A serialized model of the one op LibraryInfo."""
+def _ask(path: Path) -> LibraryInfo:
+    """Runs a model of the one op LibraryInfo."""
     from onnx import TensorProto, helper
 
-    names = ["version", "isa"]
-    graph = helper.make_graph(
-        [helper.make_node("LibraryInfo", [], names, domain=DOMAIN)],
-        "library-info",
-        [],
-        [helper.make_tensor_value_info(name, TensorProto.STRING, []) for name in names],
-    )
+    outputs = [helper.make_tensor_value_info(name, TensorProto.STRING, []) for name in ("version", "isa")]
+    node = helper.make_node("LibraryInfo", [], ["version", "isa"], domain=DOMAIN)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-    serialized: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-    return serialized
+    graph = helper.make_graph([node], "library-info", [], outputs)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), _options(1, path), providers=CPU)
+        version, isa = (str(value) for value in session.run(None, {}))
+    except _ERRORS as error:
+        raise RuntimeLibraryError(
+            f"{path}: does not answer: {_reason(error)}; this is no library of mxcompile, or an old one: {_REINSTALL}"
+        ) from error
+    expected = importlib.metadata.version("mxcompile")
+    if version != expected:
+        raise RuntimeLibraryError(
+            f"{path}: is the library of mxcompile {version}, but this is mxcompile {expected}: {_REINSTALL}"
+            + (f", or unset {LIBRARY_VARIABLE}" if LIBRARY_VARIABLE in os.environ else "")
+        )
+    return LibraryInfo(path, version, isa)
 
 
 def create_session(
-    model: str | os.PathLike[str] | bytes, *, threads: int | None = None, library: bool = True
-) -> InferenceSession:
-    """Opens a model in onnxruntime on the CPU, with the custom-op library registered.
+    model: str | os.PathLike[str] | bytes,
+    *,
+    threads: int | None = None,
+    library: bool = True,
+    providers: Sequence[str] = CPU,
+) -> ort.InferenceSession:
+    """An onnxruntime session of a model, with the custom ops registered.
 
     Args:
-        model: An .onnx file, or a serialized model.
-        threads: Threads within an operator; None takes onnxruntime's choice, one a physical core.
-        library: Whether to register the library. Without it a compiled model runs by its function bodies: slower,
-            the same numbers.
+        model: An .onnx file, or the bytes of one.
+        threads: Threads that one operator may use; None leaves that to onnxruntime (all cores).
+        library: Whether to use the custom-op library; otherwise the ops run as the bodies in the model.
+        providers: onnxruntime's execution providers; the custom ops run on the CPU.
 
     Raises:
         RuntimeLibraryError: See `library_info`.
-        ExportError: There is no such file, or it is no model.
+        ExportError: The file is missing or holds no ONNX model.
         UnsupportedModelError: onnxruntime refuses the model.
-        ValueError: threads is below 1.
+        ConfigError: Not a number of threads, or a provider that this onnxruntime does not have.
     """
+    where = "the model" if isinstance(model, bytes) else os.fspath(model)
     if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; at least 1 is needed, or None for onnxruntime's choice")
-    where = "the model"
+        raise ConfigError(f"threads is {threads}: at least 1 is needed, or none for all cores")
+    if unknown := set(providers) - set(available := ort.get_available_providers()):
+        raise ConfigError(f"no provider {', '.join(sorted(unknown))}: this onnxruntime has {', '.join(available)}")
     if not isinstance(model, bytes):
-        where = os.fspath(model)
-        if not Path(where).is_file():
-            found = "is a folder" if Path(where).is_dir() else "no such file"
-            raise ExportError(f"{where}: {found}; give an .onnx file")
-    options = _options(threads)
-    if library:
-        library_info()
-        _register(options, custom_ops_library())
+        _check_file(Path(model))
+    options = _options(threads, library_info().path if library else None)
     try:
-        return InferenceSession(model if isinstance(model, bytes) else where, options, providers=_PROVIDERS)
-    except (_state.InvalidProtobuf, _state.NoModel) as error:
-        raise ExportError(f"{where}: is not an ONNX model; give an .onnx file") from error
+        return ort.InferenceSession(model if isinstance(model, bytes) else where, options, providers=list(providers))
     except _ERRORS as error:
-        raise UnsupportedModelError(f"{where}: onnxruntime {ONNXRUNTIME_VERSION} refuses it: {_text(error)}") from error
+        reason = _reason(error)
+        if isinstance(error, (ort_state.InvalidProtobuf, ort_state.InvalidArgument)) or _NO_GRAPH in reason:
+            raise ExportError(
+                f"{where}: cannot be read as an ONNX model: {reason}; compile or copy it again"
+            ) from error
+        raise UnsupportedModelError(
+            f"{where}: onnxruntime {ort.__version__} cannot load it: {reason}; compile it again, and keep its "
+            "data files (.data) beside it"
+        ) from error
 
 
-@contextlib.contextmanager
-def run_errors(where: str) -> Iterator[None]:
-    """Turns errors of onnxruntime inside the context into `UnsupportedModelError`.
-
-    Args:
-        where: What is being run, the first words of the message.
-    """
-    try:
-        yield
-    except _ERRORS as error:
-        raise UnsupportedModelError(f"{where}: onnxruntime {ONNXRUNTIME_VERSION} failed: {_text(error)}") from error
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise ExportError(f"{path}: is a folder; give the .onnx file in it")
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file; give the .onnx file that `mxcompile MODEL -o FILE` wrote")
 
 
-def _options(threads: int | None) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
+def _options(threads: int | None, library: Path | None) -> ort.SessionOptions:
+    """Options with the library registered; that loads it, and the library checks MXCOMPILE_ISA."""
+    options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
+    if library is not None:
+        try:
+            options.register_custom_ops_library(str(library))
+        except _ERRORS as error:
+            reason = _reason(error).removeprefix("mxcompile: ")
+            if "MXCOMPILE_ISA" in reason:
+                raise RuntimeLibraryError(reason) from error
+            raise RuntimeLibraryError(f"{library}: does not load: {reason}: {_REINSTALL}; {_WITHOUT}") from error
     return options
 
 
-def _register(options: onnxruntime.SessionOptions, library: Path) -> None:
+def to_value(array: npt.NDArray[Any]) -> ort.OrtValue:
+    """A tensor as onnxruntime holds it, a copy of the array."""
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def run(
+    session: ort.InferenceSession, outputs: Iterable[str], feeds: Mapping[str, ort.OrtValue]
+) -> dict[str, ort.OrtValue]:
+    """Runs a session on tensors that stay in onnxruntime; nothing is copied to NumPy and back.
+
+    Args:
+        session: The session.
+        outputs: Names of the outputs to give back.
+        feeds: The inputs by name.
+
+    Raises:
+        MxCompileError: An operator failed; the message is onnxruntime's.
+    """
+    names = list(outputs)
     try:
-        options.register_custom_ops_library(str(library))
+        return dict(zip(names, session.run_with_ort_values(names, feeds), strict=True))
     except _ERRORS as error:
-        raise RuntimeLibraryError(f"{library}: does not load: {_text(error)}") from error
+        shapes = ", ".join(f"{name} {value.shape()}" for name, value in feeds.items())
+        raise MxCompileError(f"the model failed on {shapes}: {_reason(error)}") from error
 
 
-def _text(error: Exception) -> str:
-    """An error of onnxruntime on one line, without its code and name: ``[ONNXRuntimeError] : 1 : FAIL : text``."""
-    text = " ".join(str(error).split())
-    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
+def _reason(error: Exception) -> str:
+    """The message of onnxruntime on one line, without prefix and file name."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    text = re.sub(r"^/\S+\.cc:\d+ .*?\) (?=\S)", "", text)  # a place in onnxruntime's sources, and the function there
+    return re.sub(r"^Load model from .*? failed: ?", "", text).rstrip(".")

@@ -1,0 +1,175 @@
+"""What people see on a terminal: tables on stdout, settings and progress on stderr. Computes nothing."""
+
+import collections
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mxcompile.config import CompileConfig
+from mxcompile.formats import Format
+from mxcompile.report import CompileReport
+from mxcompile.selftest import SelftestReport
+
+Tell = Callable[[str, int, int], None]
+"""A phase, and how much of how many steps is done; 0 of 0 where that is unknown."""
+
+
+def _console(stderr: bool = False) -> Console:
+    """A console of the current stdout or stderr; names with brackets are text, not markup."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def show_settings(model: str, output: str, config: CompileConfig, more: dict[str, Any]) -> None:
+    """What will be done, on stderr, before the long work begins.
+
+    Args:
+        model: The source.
+        output: Where the result goes.
+        config: The settings.
+        more: Further settings by name; empty ones are not shown.
+    """
+    settings = {"weights": config.weights, "activations": config.activations}
+    settings |= {"include": ", ".join(config.include), "exclude": ", ".join(config.exclude)}
+    overrides = (f"{pattern}={weights}/{activations}" for pattern, weights, activations in config.overrides)
+    settings |= {"set": ", ".join(overrides), "fuse": "" if config.fuse else "no", **more}
+    console = _console(stderr=True)
+    console.print(f"{model} -> {output}", style="bold", soft_wrap=True)
+    for name, value in settings.items():
+        if value:
+            console.print(f"  {name}: {value}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(bar: bool = True) -> Iterator[Tell]:
+    """A bar on stderr if that is a terminal, else one line a phase.
+
+    Args:
+        bar: Whether a bar may be shown; with other output between it would be torn.
+    """
+    console = _console(stderr=True)
+    if not (bar and console.is_terminal):
+        yield _phase_lines(console)
+        return
+    columns = [TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True) as shown:
+        task: TaskID | None = None
+        phase = ""
+
+        def tell(name: str, done: int, total: int) -> None:
+            nonlocal task, phase
+            if name != phase or task is None:
+                if task is not None:
+                    shown.remove_task(task)  # A known total cannot become unknown again.
+                task, phase = shown.add_task(name, total=None), name
+            shown.update(task, completed=done, total=total or None)
+
+        yield tell
+
+
+def _phase_lines(console: Console) -> Tell:
+    last = ""
+
+    def tell(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if name != last:
+            last = name
+            console.print(f"  {name}", style="dim", soft_wrap=True)
+
+    return tell
+
+
+def show_report(report: CompileReport, path: Path) -> None:
+    """The result of a compilation.
+
+    Args:
+        report: The result.
+        path: Where its JSON lies.
+    """
+    console = _console()
+    table = _table("matmuls", "weights", "activations", "why", right=["matmuls"])
+    formats = collections.Counter((str(layer.weights), str(layer.activations)) for layer in report.quantized)
+    for (weights, activations), count in formats.items():
+        table.add_row(str(count), weights, activations, "")
+    for reason, count in collections.Counter(str(layer.skipped) for layer in report.skipped).items():
+        table.add_row(str(count), "-", "-", reason)
+    console.print(table)
+    console.print()
+    seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in report.seconds.items())
+    size, ratio = _bytes(report.bytes_after), report.bytes_before / report.bytes_after
+    for name, value in {
+        "size": f"{_bytes(report.bytes_before)} -> {size} ({ratio:.2f} times smaller)",
+        "bits per weight": f"{report.bits_per_weight:.2f} of the quantized ones, {report.quantized_weights:,}",
+        "time": f"{sum(report.seconds.values()):.1f} s ({seconds}), peak memory {_bytes(report.peak_memory_bytes)}",
+        "output": report.output,
+        "report": str(path),
+    }.items():
+        console.print(f"{name + ':':<16} {value}", soft_wrap=True)
+
+
+def _bytes(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.2f} {unit}"
+    return f"{size} B"
+
+
+def show_formats(formats: Sequence[Format]) -> None:
+    """The table of formats."""
+    table = _table("name", "element", "block", "scales", "bits", "description", right=["block", "scales", "bits"])
+    for fmt in formats:
+        scales = f"{fmt.scales_per_block} x {fmt.scale_type}"
+        bits = f"{fmt.bits_per_element:g}"
+        table.add_row(fmt.name, fmt.element.name, str(fmt.block_size), scales, bits, fmt.description)
+    table.add_row("none", "", "", "", "", "leave the operand as it is")
+    console = _console()
+    console.print(table)
+    first = formats[0]
+    others = ", ".join(f"{first.name}_b{size}" for size in first.block_sizes if size != first.block_size)
+    console.print(f"\nOther block sizes: {others}, or --block-size.", soft_wrap=True)
+
+
+def show_selftest(report: SelftestReport) -> None:
+    """What the selftest found."""
+    console = _console()
+    for name, value in {
+        "library": report.library,
+        "version": report.version,
+        "isa": report.isa,
+        "onnxruntime": report.onnxruntime,
+    }.items():
+        console.print(f"{name + ':':<12} {value or '-'}", soft_wrap=True)
+    for check in report.checks:
+        style = "green" if check.ok else "red"
+        console.print(f"{'ok' if check.ok else 'FAILED':<12} {check.name}: {check.detail}", style=style, soft_wrap=True)
+
+
+def show_embeddings(prompts: Sequence[str], embeddings: Any, similarity: Any) -> None:
+    """The cosine of every pair of prompts; for a single prompt, the start of its embedding.
+
+    Args:
+        prompts: The prompts.
+        embeddings: float32 ``[prompts, features]``.
+        similarity: float32 ``[prompts, prompts]``.
+    """
+    console = _console()
+    if len(prompts) == 1:
+        start = " ".join(f"{value:.4f}" for value in embeddings[0][:8])
+        console.print(f"{len(embeddings[0])} features: {start} ... (all of them: --json)", soft_wrap=True)
+        return
+    numbers = [str(index + 1) for index in range(len(prompts))]
+    table = _table("cosine", *numbers, "prompt", right=numbers)
+    for number, prompt, row in zip(numbers, prompts, similarity, strict=True):
+        table.add_row(number, *(f"{value:.3f}" for value in row), prompt)
+    console.print(table)
