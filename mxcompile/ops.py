@@ -146,7 +146,11 @@ def _dequantize_body(formats: Sequence[Format]) -> ir.Function:
             block = op.vector([fmt.block_size])
             padding = op.Concat(op.vector([0] * 5), op.Sub(op.Mul(blocks, block), stored), axis=0)
             shape = op.Concat(rows.outer, blocks, block, axis=0)
-            x = fmt.emit_decode(op, op.Reshape(op.Pad(nibbles, padding), shape, allowzero=1), scale_codes)
+            # Shape inference also looks into branches that are not taken: there the number of scales must fit too.
+            count = op.vector([fmt.scales_per_block])
+            scales = op.Pad(scale_codes, op.Concat(op.vector([0] * 7), count, axis=0))
+            scales = op.Slice(scales, op.vector([0]), count, op.LAST)
+            x = fmt.emit_decode(op, op.Reshape(op.Pad(nibbles, padding), shape, allowzero=1), scales)
             return (op.Reshape(x, op.Concat(rows.outer, op.Mul(blocks, block), axis=0), allowzero=1),)
 
         return write

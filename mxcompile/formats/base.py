@@ -30,7 +30,7 @@ class BlockTensor:
         scales: uint8; the tensor's shape with the blocked axis replaced by ``ceil(k / block_size)``, and a new last
             axis of ``scales_per_block``.
         size: Elements along the blocked axis, k.
-        axis: The blocked axis of the original tensor, non-negative.
+        axis: The blocked axis of the original tensor; negative ones count from the end.
     """
 
     codes: Uint8
@@ -121,6 +121,7 @@ class Format(abc.ABC):
         Raises:
             FormatError: Codes and scales whose shapes do not belong together.
         """
+        tensor = dataclasses.replace(tensor, axis=_normalize_axis(tensor.axis, tensor.codes.ndim, self.name))
         self._check_shapes(tensor)
         packed = np.moveaxis(tensor.codes, tensor.axis, -1)
         scales = np.moveaxis(tensor.scales, tensor.axis, -2)

@@ -1,5 +1,7 @@
 """What every block format promises: names, shapes, special values, and laws."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,6 +162,12 @@ def test_random_codes_and_scales_never_fail_to_decode(name: str):
         axis=1,
     )
     assert fmt.dequantize(packed).shape == (9, 256)
+
+
+def test_a_packed_tensor_may_count_its_axis_from_the_end():
+    fmt = get_format("mxfp4")
+    packed = fmt.quantize(np.ones((3, 64, 2), np.float32), axis=1)
+    np.testing.assert_array_equal(fmt.dequantize(dataclasses.replace(packed, axis=-2)), fmt.dequantize(packed))
 
 
 def test_other_dtypes_are_refused_by_name():
