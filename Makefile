@@ -1,0 +1,115 @@
+# Everything from nothing but python3 >= 3.11 and a C++17 compiler. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ORT_VERSIONS := 1.20.1 1.23.2 1.31.1
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+COMPAT := .venv-compat
+WHEEL := build/wheel/.built
+CPP := $(shell find custom_ops -name '*.h' -o -name '*.cc')
+NATIVE := $(CPP) custom_ops/CMakeLists.txt custom_ops/exports.map
+SOURCES := $(shell find mxcompile passes -name '*.py')
+CMAKE = $(or $(shell command -v cmake),$(BIN)/cmake)
+JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+DEMO := demo-out/demo-amxfp4.onnx
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Installation ---------------------------------------------------------------------------------------------------------
+
+.PHONY: venv
+venv: $(INSTALLED) ## an environment in .venv with everything that development needs
+
+.PHONY: prerequisites
+prerequisites:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "mxcompile needs Python 3.11 or newer as $(PYTHON); name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@command -v "$${CXX:-c++}" g++ clang++ >/dev/null || \
+	  { echo "mxcompile needs a C++17 compiler (c++, g++ or clang++ on the PATH, or CXX=...)" >&2; exit 1; }
+
+$(BIN)/python: | prerequisites
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "mxcompile needs the venv module of $(PYTHON)" >&2; exit 1; }
+
+# A change of the C++ sources or of the dependencies installs again; one of Python code needs no installation.
+$(INSTALLED): pyproject.toml constraints.txt $(NATIVE) | prerequisites $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,test,dev]'
+	@touch $@
+
+$(BIN)/cmake: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet cmake
+	@touch $@
+
+# Use ------------------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(INSTALLED) ## compile the bundled model to 4 bits and let it write Python
+	@mkdir -p $(dir $(DEMO))
+	$(BIN)/mxcompile examples/demo-model --format amxfp4 -o $(DEMO) --force
+	$(BIN)/mxcompile run $(DEMO) --prompt 'def main' --max-new-tokens 40
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure speed, memory and quality; takes about ten minutes
+	for script in startup demo_size perplexity stock ops compile_memory; do \
+	  $(BIN)/python benchmarks/$$script.py; echo; done
+
+# Checks ---------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(INSTALLED) build/kernels/kernels_test ## all tests: Python, and the C++ kernels
+	build/kernels/kernels_test
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff and clang-format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+.PHONY: type
+type: $(INSTALLED) ## mypy --strict
+	$(BIN)/mypy
+
+.PHONY: asan
+asan: build/asan/kernels_test ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	build/asan/kernels_test
+
+build/asan/kernels_test: CMAKE_OPTIONS := -DMXCOMPILE_SANITIZE=ON
+build/%/kernels_test: $(NATIVE) | prerequisites $(if $(shell command -v cmake),,$(BIN)/cmake)
+	@$(CMAKE) -S custom_ops -B build/$* -DMXCOMPILE_BUILD_TESTS=ON -DMXCOMPILE_WERROR=ON $(CMAKE_OPTIONS) >/dev/null
+	@$(CMAKE) --build build/$* --target kernels_test --parallel $(JOBS)
+	@touch $@
+
+.PHONY: compat $(ORT_VERSIONS:%=compat-%)
+compat: $(ORT_VERSIONS:%=compat-%) ## one wheel, without torch and compiler, on every supported onnxruntime
+
+$(ORT_VERSIONS:%=compat-%): compat-%: $(COMPAT)/ort-%/.installed
+	.ci/compat $(COMPAT)/ort-$*
+
+$(ORT_VERSIONS:%=$(COMPAT)/ort-%/.installed): $(COMPAT)/ort-%/.installed: $(WHEEL) constraints.txt
+	@test -x $(COMPAT)/ort-$*/bin/python || $(PYTHON) -m venv $(COMPAT)/ort-$*
+	sed '/^onnxruntime==/d' constraints.txt > $(COMPAT)/ort-$*/constraints.txt
+	$(COMPAT)/ort-$*/bin/python -m pip uninstall --quiet --yes mxcompile
+	$(COMPAT)/ort-$*/bin/python -m pip install --quiet --only-binary :all: -c $(COMPAT)/ort-$*/constraints.txt \
+	  "onnxruntime==$*" "$$(ls build/wheel/*.whl)[test]"
+	@touch $@
+
+.PHONY: wheel
+wheel: $(WHEEL) ## the wheel, in build/wheel
+
+$(WHEEL): pyproject.toml README.md $(NATIVE) $(SOURCES) | prerequisites $(BIN)/python
+	@rm -rf $(@D)
+	$(BIN)/python -m pip wheel --quiet --no-deps -C build-dir=build/wheel-objects -w $(@D) .
+	@touch $@
+
+.PHONY: clean
+clean: ## remove everything that was built or installed here
+	rm -rf build demo-out $(VENV) $(COMPAT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
