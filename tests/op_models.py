@@ -1,6 +1,10 @@
-"""One-node models of the custom ops, and sessions of them with the library: numpy, onnx and onnxruntime only."""
+"""One-node models of the custom ops, sessions of them with the library, and what their tests share.
+
+Needs numpy, onnx and onnxruntime only.
+"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,14 @@ OUTPUTS: Mapping[str, Mapping[str, int]] = {
 }
 
 Array = npt.NDArray[Any]
+
+CONSTANT_B = ("B_codes", "B_scales")
+"""The inputs of MatMulBlock that are weights."""
+
+INTEGERS = ("dint4", "dint3", "int4", "int8")
+"""The formats that MatMulBlock multiplies exactly with int8 rows."""
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def one_node_model(
@@ -120,3 +132,18 @@ def matmul(
         inputs["bias"] = bias
     attributes = {"a_format": a_format, "b_format": b_format, "k": b.size}
     return run_op("MatMulBlock", inputs, attributes, constants, threads)[0]
+
+
+def random_tensor(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np.ndarray:
+    """Numbers of mixed sizes, with zeros among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape) * np.exp2(rng.integers(-3, 4, shape))
+    return np.where(rng.random(shape) < 0.05, 0, x).astype(dtype)
+
+
+def assert_same(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+    """The same numbers, the same signs of zeros, NaN where NaN is expected."""
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual, expected)
+    not_nan = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(actual[not_nan]), np.signbit(expected[not_nan]))

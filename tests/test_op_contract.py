@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from op_models import one_node_model, open_session, run_op
-
-CONSTANT_B = ("B_codes", "B_scales")
+from op_models import CONSTANT_B, one_node_model, open_session, run_op
 
 # Shape inference -----------------------------------------------------------------------------------------------------
 
@@ -29,6 +27,45 @@ CODES, SCALES = np.zeros((2, 3, 35), np.uint8), np.zeros((2, 3, 3, 2), np.uint8)
             {"format": "amxfp4", "axis": 1},
             {"X": ["b", "s", 70]},
             [["b", "ceil(s/2)", 70], ["b", "ceil(s/32)", 70, 2]],
+        ),
+        ("QuantizeBlock", {"X": X}, {"format": "mxfp6_e3m2"}, {"X": [2, "s", 70]}, [[2, "s", 53], [2, "s", 3, 1]]),
+        ("QuantizeBlock", {"X": X}, {"format": "int8"}, {"X": [2, 3, 70]}, [[2, 3, 70], [2, 3, 1, 5]]),
+        ("QuantizeBlock", {"X": X}, {"format": "nvfp4"}, {"X": [2, 3, 70]}, [[2, 3, 35], [2, 3, 9, 1]]),
+        (
+            "QuantizeBlock",
+            {"X": X},
+            {"format": "mxfp6_e2m3_b64"},
+            {"X": [2, 3, "s"]},
+            [[2, 3, "ceil(3*s/4)"], [2, 3, "ceil(s/64)", 1]],
+        ),
+        (
+            "QuantizeBlock",
+            {"X": X},
+            {"format": "dint3", "axis": 0},
+            {"X": ["b", 3, 70]},
+            [["ceil(3*b/8)", 3, 70], ["min(b,1)", 3, 70, 5]],
+        ),
+        ("QuantizeBlock", {"X": X}, {"format": "int8"}, {"X": [2, 3, "s"]}, [[2, 3, "s"], [2, 3, "min(s,1)", 5]]),
+        (
+            "QuantizeBlock",
+            {"X": X},
+            {"format": "nvfp4"},
+            {"X": [2, 3, "s"]},
+            [[2, 3, "ceil(s/2)"], [2, 3, "ceil(s/16)+4", 1]],
+        ),
+        (
+            "DequantizeBlock",
+            {"codes": CODES, "scales": SCALES},
+            {"format": "mxfp6_e3m2"},
+            {"codes": ["b", 3, "c"]},
+            [["b", 3, "floor(4*c/3)"]],
+        ),
+        (
+            "DequantizeBlock",
+            {"codes": CODES, "scales": SCALES},
+            {"format": "int8"},
+            {"codes": ["b", 3, "c"]},
+            [["b", 3, "c"]],
         ),
         (
             "DequantizeBlock",
@@ -90,9 +127,16 @@ MATMUL = {"a_format": "amxfp4", "b_format": "amxfp4", "k": 64}
 @pytest.mark.parametrize(
     ("op_type", "inputs", "attributes", "facts"),
     [
-        ("QuantizeBlock", {"X": A}, {"format": "fp4"}, ["format", "'fp4'", "amxfp4, mxfp4", "_b16"]),
-        ("QuantizeBlock", {"X": A}, {"format": "amxfp4_b24"}, ["'amxfp4_b24'", "16, 32 or 64"]),
-        ("QuantizeBlock", {"X": A}, {"format": "none"}, ["'none'", "amxfp4, mxfp4"]),
+        ("QuantizeBlock", {"X": A}, {"format": "fp4"}, ["format", "'fp4'", "amxfp4, amxfp4_pot", "_b16"]),
+        (
+            "QuantizeBlock",
+            {"X": A},
+            {"format": "amxfp4_b24"},
+            ["'amxfp4_b24'", "block size 24", "amxfp4 has 16, 32, 64"],
+        ),
+        ("QuantizeBlock", {"X": A}, {"format": "none"}, ["'none'", "amxfp4, amxfp4_pot"]),
+        ("QuantizeBlock", {"X": A}, {"format": "nvfp4_b32"}, ["'nvfp4_b32'", "block size 32", "nvfp4 has 16"]),
+        ("QuantizeBlock", {"X": A}, {"format": "int8_b16"}, ["'int8_b16'", "int8 has 0, 32, 64, 128"]),
         ("QuantizeBlock", {"X": A}, {}, ["attribute format", "string"]),
         ("QuantizeBlock", {"X": A}, {"format": 4}, ["attribute format", "string"]),
         ("QuantizeBlock", {"X": A}, {"format": "amxfp4", "axis": 1.0}, ["attribute axis", "integer", "another type"]),
@@ -128,6 +172,18 @@ def test_constant_weights_of_the_wrong_shape_are_an_error_at_session_creation():
             {"codes": CODES, "scales": SCALES},
             {"format": "amxfp4", "size": 72},
             ["size 72", "[2, 3, 35]", "69 or 70"],
+        ),
+        (
+            "DequantizeBlock",
+            {"codes": CODES, "scales": SCALES},
+            {"format": "dint3", "size": 72},
+            ["size 72", "[2, 3, 35]", "91 to 93"],
+        ),
+        (
+            "DequantizeBlock",
+            {"codes": CODES, "scales": SCALES},
+            {"format": "int8", "size": 72},
+            ["size 72", "[2, 3, 35]", "allowed is 35"],
         ),
         (
             "DequantizeBlock",
@@ -198,14 +254,16 @@ PROBE = """
 import sys
 import numpy as np
 from op_models import dequantize, matmul, quantize, run_op
+from mxcompile.formats import FORMATS
 
 rng = np.random.default_rng(3)
 x = (rng.standard_normal((70, 300)) * np.exp2(rng.integers(-20, 20, (70, 300)))).astype(np.float32)
 results = {"isa": run_op("LibraryInfo", {}, {})[1].astype(str)}
-for name in ("amxfp4", "mxfp4_b16"):
+for name in [*FORMATS, "mxfp4_b16", "int4_b64"]:
     packed = quantize(x, name)
     results |= {f"{name}_codes": packed.codes, f"{name}_scales": packed.scales, f"{name}_x": dequantize(packed, name)}
     results |= {f"{name}_y{m}": matmul(x[:m], packed, name, name, bias=x[0, :70]) for m in (1, 5, 70)}
+    results[f"int8_{name}"] = matmul(x, packed, "int8", name)
 np.savez(sys.argv[1], **results)
 """
 

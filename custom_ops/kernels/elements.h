@@ -1,4 +1,4 @@
-// The elements and scales of 4-bit block formats, one value at a time: the definition in C++ that every other
+// The elements and scales of block formats, one value at a time: the definition in C++ that every other
 // kernel must equal bit for bit.
 //
 // Every function is static: files compiled for a newer instruction set include this, and a shared inline
@@ -24,47 +24,110 @@ static inline float FloatOf(uint32_t bits) {
   return value;
 }
 
+// A float32 in bytes, little-endian as every machine that this is built for.
+static inline void StoreFloat(float value, uint8_t* bytes) { std::memcpy(bytes, &value, sizeof(value)); }
+
+static inline float LoadFloat(const uint8_t* bytes) {
+  float value;
+  std::memcpy(&value, bytes, sizeof(value));
+  return value;
+}
+
 constexpr uint32_t kExponentMask = 0x7F800000;
+
+constexpr uint32_t kQuietNaN = 0x7FC00000;
 
 static inline bool IsFinite(float value) { return (BitsOf(value) & kExponentMask) != kExponentMask; }
 
-// E2M1: code bit 3 is the sign, bits 2..0 index these magnitudes.
-constexpr float kE2M1Magnitudes[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-constexpr float kE2M1Max = 6.0f;
-constexpr uint8_t kE2M1Sign = 8;
-// Midpoints between neighbours; a value on a midpoint goes up (ties away from zero).
-constexpr float kE2M1Thresholds[7] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
-
-// Index of the E2M1 magnitude nearest to v >= 0, ties away from zero, saturating at 6.
-static inline uint8_t E2M1Index(float v) {
-  uint8_t index = 0;
-  for (float threshold : kE2M1Thresholds) index = static_cast<uint8_t>(index + (v >= threshold));
-  return index;
-}
-
-constexpr uint8_t kE5M2Max = 0x7B;  // 57344
-constexpr uint8_t kE5M2NaN = 0x7F;
-
-// E5M2 byte nearest to s > 0, finite: ties away from zero, subnormals of step 2^-16, saturating at 57344.
-static inline uint8_t EncodeE5M2(float s) {
-  if (s < 0x1p-14f) {
-    const float steps = s * 0x1p16f;  // exact, below 4
-    return static_cast<uint8_t>((steps >= 0.5f) + (steps >= 1.5f) + (steps >= 2.5f) + (steps >= 3.5f));
+static inline bool AllFinite(const float* x, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    if (!IsFinite(x[i])) return false;
   }
-  // Adding half a unit to the 2-bit mantissa rounds ties away; a carry runs into the exponent as it should.
-  const uint32_t code = ((BitsOf(s) + (1u << 20)) >> 21) - ((127u - 15u) << 2);
-  return static_cast<uint8_t>(code < kE5M2Max ? code : kE5M2Max);
+  return true;
 }
 
-// Value of an E5M2 byte as in IEEE 754: 0x7C infinity, 0x7D to 0x7F NaN, bit 7 the sign.
-static inline float DecodeE5M2(uint8_t byte) {
-  const uint32_t sign = static_cast<uint32_t>(byte & 0x80) << 24;
-  const uint32_t exponent = (byte >> 2) & 31, mantissa = byte & 3;
-  if (exponent == 31)
-    return FloatOf(sign | kExponentMask | (mantissa << 21) | (mantissa != 0 ? 1u << 22 : 0u));
-  if (exponent == 0) return FloatOf(sign | BitsOf(static_cast<float>(mantissa) * 0x1p-16f));
-  return FloatOf(sign | ((exponent + 127 - 15) << 23) | (mantissa << 21));
+static constexpr float PowerOfTwo(int exponent) {
+  float power = 1.0f;
+  for (; exponent > 0; --exponent) power *= 2.0f;
+  for (; exponent < 0; ++exponent) power *= 0.5f;
+  return power;
 }
+
+// Element types are classes; the unnamed namespace gives every file its own (see above).
+namespace {
+
+// A small binary float: the sign bit on top, then exponent and mantissa. `kLast` is the code of its largest
+// finite value; the codes after it are NaN, the first of them infinity if `kInfinity`.
+template <int kWidth, int kMantissaBits, int kExponentBias, int kLast, bool kInfinity = false>
+struct MiniFloat {
+  static constexpr int kBits = kWidth, kMantissa = kMantissaBits, kBias = kExponentBias, kMax = kLast;
+  static constexpr int kSign = 1 << (kWidth - 1);
+  static constexpr int kEmax = (kLast >> kMantissa) - kBias;  // exponent of the largest value
+  static constexpr float kMinNormal = PowerOfTwo(1 - kBias);
+  static constexpr float kMaximum =
+      static_cast<float>((kLast & ((1 << kMantissa) - 1)) | 1 << kMantissa) * PowerOfTwo(kEmax - kMantissa);
+
+  // Code of the magnitude nearest to v >= 0, ties away from zero, saturating.
+  static int Encode(float v) {
+    if (v < kMinNormal) {
+      const int half_steps = static_cast<int>(v * PowerOfTwo(kBias + kMantissa));  // the product is exact
+      return (half_steps + 1) / 2;
+    }
+    // Adding half a unit to the mantissa rounds ties away; a carry runs into the exponent as it should.
+    return Rebias(BitsOf(v) + (1u << (22 - kMantissa)));
+  }
+
+  // The same with ties to even.
+  static int EncodeToEven(float v) {
+    if (v < kMinNormal) return static_cast<int>(std::nearbyint(v * PowerOfTwo(kBias - 1 + kMantissa)));
+    const uint32_t bits = BitsOf(v);
+    return Rebias(bits + (1u << (22 - kMantissa)) - 1 + ((bits >> (23 - kMantissa)) & 1));
+  }
+
+  // The code of a negative value, from that of its magnitude.
+  static int Negative(int code) { return code | kSign; }
+
+  // Value of any code of `kWidth` bits.
+  static float Decode(int code) {
+    const uint32_t sign = (code & kSign) != 0 ? 0x80000000u : 0, magnitude = code & (kSign - 1);
+    if (magnitude > kLast) {
+      const bool infinite = kInfinity && magnitude == kLast + 1;
+      return FloatOf(sign | kExponentMask | (infinite ? 0 : 1u << 22));
+    }
+    if (magnitude >> kMantissa == 0) {
+      return FloatOf(sign | BitsOf(static_cast<float>(magnitude) * PowerOfTwo(1 - kBias - kMantissa)));
+    }
+    return FloatOf(sign | (magnitude + ((127 - kBias) << kMantissa)) << (23 - kMantissa));
+  }
+
+ private:
+  static int Rebias(uint32_t rounded) {
+    const int code = static_cast<int>(rounded >> (23 - kMantissa)) - ((127 - kBias) << kMantissa);
+    return code < kLast ? code : kLast;
+  }
+};
+
+// Source: OCP Microscaling Formats v1.0 section 5.3, OFP8 v1.0 table 1.
+using E2M1 = MiniFloat<4, 1, 1, 7>;
+using E3M2 = MiniFloat<6, 2, 3, 31>;
+using E2M3 = MiniFloat<6, 3, 1, 31>;
+using E4M3 = MiniFloat<8, 3, 7, 0x7E>;          // 448
+using E4M3Extended = MiniFloat<8, 3, 7, 0x7F>;  // 480: the last code is a number
+using E5M2 = MiniFloat<8, 2, 15, 0x7B, true>;   // 57344
+
+// Two's complement in units of 1/64; -128 stands for -2 but is never made.
+struct MxInt8 {
+  static constexpr int kBits = 8, kMax = 127, kEmax = 0;
+
+  static int Encode(float v) {
+    const int code = (static_cast<int>(v * 128.0f) + 1) / 2;
+    return code < kMax ? code : kMax;
+  }
+  static int Negative(int code) { return -code & 0xFF; }
+  static float Decode(int code) { return static_cast<float>(static_cast<int8_t>(code)) / 64.0f; }
+};
+
+}  // namespace
 
 constexpr uint8_t kE8M0NaN = 0xFF;
 

@@ -1,53 +1,98 @@
 #include "kernels/formats.h"
 
-#include "kernels/f32_fp4_matmul.h"
-#include "kernels/fp4_rows.h"
+#include <iterator>
+
+#include "kernels/matmul_kernels.h"
+#include "kernels/row_kernels.h"
 
 #ifdef MXC_X86
-#define MXC_AVX2(set) &set
+#define MXC_AVX2(set) &set##__avx2
 #else
 #define MXC_AVX2(set) nullptr
 #endif
+#define MXC_SETS(set) {&set##__scalar, MXC_AVX2(set)}
+// A packed layout is for vectors; the scalar product takes any format as it comes.
+#define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set)}
 
 namespace mxcompile {
 namespace {
 
-constexpr FormatSpec kFormats[] = {
-    {"amxfp4",
-     32,
-     2,
-     {&amxfp4_rows__scalar, MXC_AVX2(amxfp4_rows__avx2)},
-     {&f32_amxfp4_matmul__scalar, MXC_AVX2(f32_amxfp4_matmul__avx2)}},
-    {"mxfp4",
-     32,
-     1,
-     {&mxfp4_rows__scalar, MXC_AVX2(mxfp4_rows__avx2)},
-     {&f32_mxfp4_matmul__scalar, MXC_AVX2(f32_mxfp4_matmul__avx2)}},
-};
+// Kernels rely on block sizes that are multiples of 8, so that a group of 8 elements never spans two blocks,
+// and that divide kDecodeStep.
+#define MXC_MICRO {16, 32, 64, -1}, 32
+#define MXC_SIXTEEN {16, -1}, 16
+#define MXC_WHOLE_ROW {0, 32, 64, 128}, 0
+#define MXC_ANY MXC_SETS(f32_rows_matmul)
 
-// Kernels rely on these: multiples of 8, so that a group of 8 elements never spans two blocks.
-constexpr int64_t kBlockSizes[] = {16, 32, 64};
+// clang-format off
+constexpr FormatSpec kFormats[] = {
+    // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8
+    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}},
+    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}},
+    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}},
+    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}},
+    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}},
+    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}},
+    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}},
+    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}},
+    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}},
+    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}},
+    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}},
+    {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}},
+    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS(int8_dint4_matmul)},
+    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS(int8_dint3_matmul)},
+    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS(int8_int4_matmul)},
+    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS(int8_int8_matmul)},
+};
+// clang-format on
 
 std::string Known() {
   std::string names;
   for (const FormatSpec& spec : kFormats) names += std::string(names.empty() ? "" : ", ") + spec.name;
-  return names + "; with a block size of 16, 32 or 64 as in " + kFormats[0].name + "_b16";
+  return names + " (block size: " + kFormats[0].name + "_b16)";
+}
+
+std::string Sizes(const FormatSpec& spec) {
+  std::string sizes;
+  for (const int64_t* size = spec.block_sizes; size != std::end(spec.block_sizes) && *size >= 0; ++size)
+    sizes += (sizes.empty() ? "" : ", ") + std::to_string(*size);
+  return sizes;
+}
+
+// The digits behind "_b" in a name of the format's family, or nothing.
+std::string SizeBehind(const FormatSpec& spec, std::string_view name) {
+  const std::string prefix = std::string(spec.name) + "_b";
+  if (name.substr(0, prefix.size()) != prefix) return "";
+  const std::string_view digits = name.substr(prefix.size());
+  return digits.find_first_not_of("0123456789") == std::string_view::npos ? std::string(digits) : "";
+}
+
+bool ParseSized(const FormatSpec& spec, std::string_view size, Format* format) {
+  for (int64_t block : spec.block_sizes) {
+    if (block < 0) return false;
+    if (size != std::to_string(block)) continue;
+    *format = {&spec, block};
+    return true;
+  }
+  return false;
 }
 
 }  // namespace
 
 bool ParseFormat(std::string_view name, Format* format, std::string* error) {
   for (const FormatSpec& spec : kFormats) {
-    if (name == spec.name) {
+    const std::string_view family = spec.name;
+    if (name == family) {
       *format = {&spec, spec.default_block};
       return true;
     }
-    for (int64_t block : kBlockSizes) {
-      if (name == std::string(spec.name) + "_b" + std::to_string(block)) {
-        *format = {&spec, block};
-        return true;
-      }
-    }
+    const std::string size = SizeBehind(spec, name);
+    if (size.empty()) continue;
+    if (ParseSized(spec, size, format)) return true;
+    *error = "format '" + std::string(name) + "': block size " + size + " is not possible, " + spec.name +
+             " has " + Sizes(spec);
+    return false;
   }
   *error = "unknown format '" + std::string(name) + "': known are " + Known();
   return false;

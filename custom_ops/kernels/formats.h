@@ -11,16 +11,16 @@ namespace mxcompile {
 // A format of the table with a block size: "amxfp4", "amxfp4_b16".
 struct Format {
   const FormatSpec* spec = nullptr;
-  int64_t block = 0;
+  int64_t block = 0;  // 0: the whole row
 
-  int64_t Blocks(int64_t k) const { return CeilDiv(k, block); }
-  int64_t ScaleBytes(int64_t k) const { return Blocks(k) * spec->scales_per_block; }
+  RowShape Row(int64_t k) const { return {k, block != 0 ? block : k > 0 ? k : 1}; }
+  int64_t CodeBytes(int64_t k) const { return mxcompile::CodeBytes(k, spec->bits); }
+  int64_t ScaleGroups(int64_t k) const { return spec->row_groups + CeilDiv(k, Row(k).block); }
+  int64_t ScaleBytes(int64_t k) const { return ScaleGroups(k) * spec->scales_per_block; }
+  // Whether a piece of a row, a whole number of blocks, can be quantized by itself.
+  bool Divisible() const { return block != 0 && !spec->row_bound; }
   const RowKernels& Rows(Isa isa) const { return *spec->rows[static_cast<int>(isa)]; }
-  const MatMulKernels& MatMul(Isa isa) const { return *spec->matmul[static_cast<int>(isa)]; }
 };
-
-// The bytes of a row's codes: two elements each.
-static constexpr int64_t CodeBytes(int64_t k) { return CeilDiv(k, 2); }
 
 // Reads a name. On failure gives false and an error that says what was found and what is allowed.
 bool ParseFormat(std::string_view name, Format* format, std::string* error);

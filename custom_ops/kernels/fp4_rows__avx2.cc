@@ -6,14 +6,16 @@
 // vector of step 2 and its long latency chain is paid once; 32 elements, because four vectors of integers
 // pack down to one of bytes.
 //
+// (Decoding is that of block_rows__avx2.h.)
+//
 // Register plan of step 3: 4 vectors of elements and 4 of indices, 2 sides, 6 constants; no accumulators.
 // What is left of a row goes through a copy padded with zeros, which change neither scales nor codes.
 #include <immintrin.h>
 
 #include <cstring>
 
-#include "kernels/fp4_decode__avx2.h"
-#include "kernels/fp4_rows.h"
+#include "kernels/block_rows__avx2.h"
+#include "kernels/row_kernels.h"
 
 namespace mxcompile {
 namespace {
@@ -26,42 +28,41 @@ struct SidePair {
   __m256 negative;
 };
 
-inline __m256i Bits(__m256 x) { return _mm256_castps_si256(x); }
-
 // All ones (-1) in lanes where x >= threshold.
 inline __m256i AtLeast(__m256 x, float threshold) {
   return Bits(_mm256_cmp_ps(x, _mm256_set1_ps(threshold), _CMP_GE_OQ));
 }
 
-// amxfp4. `extremes` holds max(0, x) of four blocks, then max(0, -x) of the four; so do codes and sides.
-struct AmxEncode {
-  static constexpr int64_t kCount = 2;
-  static constexpr uint8_t kNaN = kE5M2NaN;
+// 8 codes, one a lane, to 8 bytes in order.
+inline __m128i Bytes(__m256i codes) {
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
+  return _mm_packus_epi16(words, words);
+}
 
-  // Scale bytes, one a lane; `sides` receives what Scaled divides by.
+// `extremes` holds max(0, x) of four blocks, then max(0, -x) of the four; so do codes and sides. `sides`
+// receives what Scaled works with.
+
+// Two 8-bit floats: extreme / 6, 0 becoming 1. `Decode` as for the inverse.
+template <typename Type, typename Decode, uint8_t kNaNByte, bool kZeroIsOne>
+struct FloatEncode {
+  static constexpr int64_t kCount = 2;
+  static constexpr uint8_t kNaN = kNaNByte;
+
   static __m256i Scales(__m256 extremes, float* sides) {
-    __m256 s = _mm256_div_ps(extremes, _mm256_set1_ps(kE2M1Max));
+    __m256 s = _mm256_div_ps(extremes, _mm256_set1_ps(E2M1::kMaximum));
     const __m256 is_zero = _mm256_cmp_ps(s, _mm256_setzero_ps(), _CMP_EQ_OQ);
     s = _mm256_blendv_ps(s, _mm256_set1_ps(1.0f), is_zero);
-    // The two branches of EncodeE5M2. The normal one never exceeds the right code of a subnormal, and
-    // counting four thresholds never exceeds the right code of a normal: so the larger one is right.
-    const __m256i rounded = _mm256_add_epi32(Bits(s), _mm256_set1_epi32(1 << 20));
-    const __m256i normal =
-        _mm256_sub_epi32(_mm256_srli_epi32(rounded, 21), _mm256_set1_epi32((127 - 15) << 2));
-    const __m256 steps = _mm256_mul_ps(s, _mm256_set1_ps(0x1p16f));
-    const __m256i low = _mm256_add_epi32(AtLeast(steps, 0.5f), AtLeast(steps, 1.5f));
-    const __m256i high = _mm256_add_epi32(AtLeast(steps, 2.5f), AtLeast(steps, 3.5f));
-    const __m256i subnormal = _mm256_abs_epi32(_mm256_add_epi32(low, high));
-    const __m256i code = _mm256_min_epi32(_mm256_max_epi32(normal, subnormal), _mm256_set1_epi32(kE5M2Max));
-
-    const __m256i halves = _mm256_slli_epi32(code, 8);
-    const __m128i packed =
-        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
-    const __m256 value = _mm256_cvtph_ps(packed);
+    __m256i code = EncodeMagnitudes<Type>(s);
+    if constexpr (kZeroIsOne) {
+      const __m256i vanished = _mm256_cmpeq_epi32(code, _mm256_setzero_si256());
+      code = _mm256_or_si256(code,
+                             _mm256_and_si256(vanished, _mm256_set1_epi32(Type::kBias << Type::kMantissa)));
+    }
+    const __m256 value = Decode::Decode(Bytes(code));
     // A scale of 0 gives 0: dividing by infinity does.
     const __m256 vanished = _mm256_cmp_ps(value, _mm256_setzero_ps(), _CMP_EQ_OQ);
-    _mm256_storeu_ps(
-        sides, _mm256_blendv_ps(value, _mm256_castsi256_ps(_mm256_set1_epi32(kExponentMask)), vanished));
+    const __m256 infinity = _mm256_castsi256_ps(_mm256_set1_epi32(kExponentMask));
+    _mm256_storeu_ps(sides, _mm256_blendv_ps(value, infinity, vanished));
     return code;
   }
 
@@ -70,31 +71,36 @@ struct AmxEncode {
   }
 };
 
-// mxfp4. Both sides are equal; the factor is 2^(127 - byte), exact as a float32, so multiplying equals
-// dividing.
-struct MxEncode {
-  static constexpr int64_t kCount = 1;
+// E8M0, FLOOR or EVEN rule, one a block or one a side. The factor is 2^(127 - byte), exact as a float32, so
+// multiplying equals dividing.
+template <int kSides, bool kEven>
+struct PowerEncode {
+  static constexpr int64_t kCount = kSides;
   static constexpr uint8_t kNaN = kE8M0NaN;
 
   static __m256i Scales(__m256 extremes, float* sides) {
-    const __m256 swapped = _mm256_permute2f128_ps(extremes, extremes, 0x01);
-    const __m256i exponent = _mm256_srli_epi32(Bits(_mm256_max_ps(extremes, swapped)), 23);
+    if constexpr (kSides == 1)
+      extremes = _mm256_max_ps(extremes, _mm256_permute2f128_ps(extremes, extremes, 0x01));
+    __m256i bits = Bits(extremes);
+    if constexpr (kEven) bits = _mm256_add_epi32(bits, _mm256_set1_epi32(1 << (22 - E2M1::kMantissa)));
     const __m256i code =
-        _mm256_max_epi32(_mm256_sub_epi32(exponent, _mm256_set1_epi32(2)), _mm256_setzero_si256());
+        _mm256_max_epi32(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(E2M1::kEmax)),
+                         _mm256_setzero_si256());
     const __m256i inverse = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(254), code), 23);
     _mm256_storeu_ps(sides, _mm256_castsi256_ps(inverse));
     return code;
   }
 
-  static inline __m256 Scaled(__m256, __m256 magnitude, const SidePair& sides) {
-    return _mm256_mul_ps(magnitude, sides.positive);
+  static inline __m256 Scaled(__m256 x, __m256 magnitude, const SidePair& sides) {
+    if constexpr (kSides == 1) return _mm256_mul_ps(magnitude, sides.positive);
+    return _mm256_mul_ps(magnitude, _mm256_blendv_ps(sides.positive, sides.negative, x));
   }
 };
 
 // Step 1: max(0, x), four candidates in the low lane, and max(0, -x) in the high lane. Found as integers:
 // floats of one sign are ordered like their bits, and NaN and infinity come out on top, where step 2 sees
 // them.
-inline __m256i Extremes(const float* x, int64_t block) {
+inline __m256i Candidates(const float* x, int64_t block) {
   const __m256i zero = _mm256_setzero_si256(), sign = _mm256_set1_epi32(INT32_MIN);
   __m256i positive = zero, any = zero;
   for (int64_t i = 0; i < block; i += 8) {
@@ -127,8 +133,7 @@ inline int NotFinite(__m256 extremes) {
 // The scale bytes of four blocks in the order of memory.
 template <int64_t kCount>
 inline __m128i ScaleBytes(__m256i codes) {
-  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
-  const __m128i bytes = _mm_packus_epi16(words, words);  // 4 positive, 4 negative
+  const __m128i bytes = Bytes(codes);  // 4 positive, 4 negative
   return kCount == 1 ? bytes : _mm_unpacklo_epi8(bytes, _mm_srli_si128(bytes, kBatch));
 }
 
@@ -138,9 +143,9 @@ constexpr int kIndexBias =
 // Step 3 for 8 elements: the magnitude's index + kIndexBias, not yet saturated.
 template <typename Encode>
 inline __m256i BiasedIndex(__m256 x, const SidePair& sides) {
-  const __m256 q = Encode::Scaled(x, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x), sides);
-  // From 1 on, half a unit of the 1-bit mantissa rounds ties away, as in EncodeE5M2; below 1 two thresholds
-  // count. Neither exceeds the right index on the other's ground, so the larger one is right.
+  const __m256 q = Encode::Scaled(x, Magnitude(x), sides);
+  // From 1 on, half a unit of the 1-bit mantissa rounds ties away, as in EncodeMagnitudes; below 1 two
+  // thresholds count. Neither exceeds the right index on the other's ground, so the larger one is right.
   const __m256i normal = _mm256_srli_epi32(_mm256_add_epi32(Bits(q), _mm256_set1_epi32(1 << 21)), 22);
   const __m256i passed = _mm256_add_epi32(AtLeast(q, 0.25f), AtLeast(q, 0.75f));
   return _mm256_max_epi32(normal, _mm256_sub_epi32(_mm256_set1_epi32(kIndexBias), passed));
@@ -164,7 +169,7 @@ inline void EncodeUnit(const float* x, const SidePair& first, const SidePair& se
       _mm256_packs_epi16(SignedIndices<Encode>(x, first), SignedIndices<Encode>(x + 16, second));
   const __m256i bytes = _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   // A code is the index, and bit 3 for a negative one.
-  const __m256i signs = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(kE2M1Sign));
+  const __m256i signs = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(E2M1::kSign));
   const __m256i nibbles = _mm256_or_si256(_mm256_abs_epi8(bytes), signs);
   const __m256i pairs = _mm256_maddubs_epi16(nibbles, _mm256_set1_epi16(0x1001));  // low + 16 * high
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(pairs, pairs), 0x08);
@@ -177,7 +182,7 @@ template <typename Encode, int64_t kBlock>
 inline void EncodeBatch(const float* x, int64_t count, uint8_t* codes, uint8_t* scales) {
   __m256i candidates[kBatch];
   for (int64_t b = 0; b < kBatch; ++b) {
-    candidates[b] = b < count ? Extremes(x + b * kBlock, kBlock) : _mm256_setzero_si256();
+    candidates[b] = b < count ? Candidates(x + b * kBlock, kBlock) : _mm256_setzero_si256();
   }
   const __m256 extremes = Reduce(candidates);
   alignas(32) float sides[2 * kBatch];
@@ -200,7 +205,7 @@ inline void EncodeBatch(const float* x, int64_t count, uint8_t* codes, uint8_t* 
 }
 
 template <typename Encode, int64_t kBlock>
-void QuantizeBlocks(const float* x, int64_t k, uint8_t* codes, uint8_t* scales) {
+void QuantizeRowOf(const float* x, int64_t k, uint8_t* codes, uint8_t* scales) {
   constexpr int64_t kStep = kBlock < kUnit ? kUnit : kBlock;
   const int64_t whole = k / kStep * kStep;
   int64_t i = 0;
@@ -223,56 +228,52 @@ void QuantizeBlocks(const float* x, int64_t k, uint8_t* codes, uint8_t* scales) 
 }
 
 template <typename Encode>
-void Quantize(const float* x, int64_t k, int64_t block, uint8_t* codes, uint8_t* scales) {
-  switch (block) {  // formats.cc allows no others
+void Quantize(const float* x, const RowShape& row, float, uint8_t* codes, uint8_t* scales) {
+  const int64_t k = row.k;
+  switch (row.block) {  // formats.cc allows no others
     case 16:
-      return QuantizeBlocks<Encode, 16>(x, k, codes, scales);
+      return QuantizeRowOf<Encode, 16>(x, k, codes, scales);
     case 32:
-      return QuantizeBlocks<Encode, 32>(x, k, codes, scales);
+      return QuantizeRowOf<Encode, 32>(x, k, codes, scales);
     default:
-      return QuantizeBlocks<Encode, 64>(x, k, codes, scales);
+      return QuantizeRowOf<Encode, 64>(x, k, codes, scales);
   }
 }
 
-// The two factors of a block, in all lanes.
-template <typename Decode>
-inline void LoadSides(const uint8_t* scales, __m256* positive, __m256* minus_negative) {
-  const int first = scales[0], last = scales[Decode::kCount - 1];
-  const __m128i bytes = _mm_set1_epi16(static_cast<int16_t>(first | last << 8));
-  const __m256 values = Decode::Decode(bytes);  // first, last, first, last, ...
-  *positive = _mm256_moveldup_ps(values);
-  *minus_negative = Negate(_mm256_movehdup_ps(values));
-}
-
-inline __m256i EightCodes(const uint8_t* codes, int64_t bytes) {
-  uint32_t word = 0;
-  std::memcpy(&word, codes, static_cast<size_t>(bytes));
-  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-  return _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int32_t>(word)), shifts);
-}
-
-template <typename Decode>
-void Dequantize(const uint8_t* codes, const uint8_t* scales, int64_t k, int64_t block, float* x) {
-  const __m256 table = E2M1Table();
-  for (int64_t start = 0; start < k; start += block, scales += Decode::kCount) {
+// Decoding, for the frame.
+template <typename Scales>
+struct Fp4 {
+  static constexpr int kBits = E2M1::kBits;
+  struct Block {
     __m256 positive, minus_negative;
-    LoadSides<Decode>(scales, &positive, &minus_negative);
-    const int64_t end = k - start < block ? k : start + block;
-    int64_t i = start;
-    for (; i + 8 <= end; i += 8) {
-      _mm256_storeu_ps(x + i, DecodeE2M1(table, EightCodes(codes + i / 2, 4), positive, minus_negative));
-    }
-    if (i == end) continue;
-    float rest[8];
-    const __m256i last = EightCodes(codes + i / 2, CeilDiv(end - i, 2));
-    _mm256_storeu_ps(rest, DecodeE2M1(table, last, positive, minus_negative));
-    std::memcpy(x + i, rest, static_cast<size_t>(end - i) * sizeof(float));
+  };
+
+  static inline Block Load(const uint8_t* scales, const RowShape&, int64_t index) {
+    const uint8_t* bytes = scales + index * Scales::kCount;
+    const int first = bytes[0], last = bytes[Scales::kCount - 1];
+    // first, last, first, last, ...
+    const __m256 values = Scales::Decode(_mm_set1_epi16(static_cast<int16_t>(first | last << 8)));
+    return {_mm256_moveldup_ps(values), Negate(_mm256_movehdup_ps(values))};
   }
+
+  static inline __m256 Decode(const Block& block, __m256i codes) {
+    return DecodeE2M1(E2M1Table(), codes, block.positive, block.minus_negative);
+  }
+};
+
+template <typename Encode, typename Decode>
+constexpr RowKernels Rows() {
+  return {Quantize<Encode>, DequantizeBlocks<Fp4<Decode>>};
 }
 
 }  // namespace
 
-const RowKernels amxfp4_rows__avx2 = {Quantize<AmxEncode>, Dequantize<AmxDecode>};
-const RowKernels mxfp4_rows__avx2 = {Quantize<MxEncode>, Dequantize<MxDecode>};
+const RowKernels amxfp4_rows__avx2 = Rows<FloatEncode<E5M2, AmxDecode, 0x7F, false>, AmxDecode>();
+const RowKernels amxfp4_pot_rows__avx2 = Rows<PowerEncode<2, false>, PowerDecode<2>>();
+const RowKernels amxfp4_pot_r_rows__avx2 = Rows<PowerEncode<2, true>, PowerDecode<2>>();
+const RowKernels amxfp4_e4m3_rows__avx2 =
+    Rows<FloatEncode<E4M3Extended, AmxE4M3Decode, 0xFF, true>, AmxE4M3Decode>();
+const RowKernels mxfp4_rows__avx2 = Rows<PowerEncode<1, false>, PowerDecode<1>>();
+const RowKernels mxfp4_even_rows__avx2 = Rows<PowerEncode<1, true>, PowerDecode<1>>();
 
 }  // namespace mxcompile

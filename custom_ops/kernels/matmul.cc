@@ -1,11 +1,12 @@
-// Data layout: A is made into float32 rows once, [a_batches * m, k]. The product is cut into units of (batch,
-// group of panels of B, chunk of rows): each packs a panel of B if it has to, multiplies it with its rows
-// into a tile [rows, panel], adds the bias and writes the tile to Y. A task is a run of units. Sizes depend
-// on the shape alone.
+// Data layout: A is made into rows of the set's form once, [a_batches * m]; mostly float32. The product is
+// cut into units of (batch, group of panels of B, chunk of rows): each packs a panel of B if it has to,
+// multiplies it with its rows into a tile [rows, panel], adds the bias and writes the tile to Y. A task is a
+// run of units. Sizes depend on the shape alone.
 #include "kernels/matmul.h"
 
 #include <algorithm>
 #include <atomic>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -23,6 +24,7 @@ constexpr int64_t kDecodeWork = 4;
 constexpr int64_t kMaxRows = 126;
 constexpr int64_t kRowTile = 6;
 constexpr int64_t kPrepareWork = int64_t{1} << 14;  // elements of A a task prepares
+constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return CeilDiv(value, multiple) * multiple; }
 
@@ -33,35 +35,108 @@ void ToFloat(Isa isa, const Half* x, int64_t size, float* y) { HalfConvert(isa).
 void FromFloat(Isa, const float* x, int64_t size, float* y) { std::copy_n(x, size, y); }
 void FromFloat(Isa isa, const float* x, int64_t size, Half* y) { HalfConvert(isa).float_to_half(x, size, y); }
 
-// A row of A as the product sees it: widened, then quantized and decoded again by a_format.
+// A as the product sees it: rows of `row_bytes` bytes, of A itself or of `owner`.
+struct PreparedA {
+  bool valid = false;  // false: out of memory
+  Buffer owner;
+  const uint8_t* rows = nullptr;
+  int64_t row_bytes = 0;
+};
+
+// One task's share of preparing A: quantizes float32 rows by a_format and decodes them again, or brings them
+// into the form that the set wants.
+class RowPreparer {
+ public:
+  RowPreparer(const MatMulProblem& p, const RowForm* form)
+      : p_(p), form_(form), codes_(p.a_format->CodeBytes(p.k)), scales_(p.a_format->ScaleBytes(p.k)) {}
+
+  explicit operator bool() const { return codes_ && scales_; }
+
+  // `to` may be `x`.
+  void Prepare(const float* x, float amax, uint8_t* to) const {
+    const RowKernels& rows = p_.a_format->Rows(p_.isa);
+    const RowShape row = p_.a_format->Row(p_.k);
+    rows.quantize(x, row, amax, codes_.bytes(), scales_.bytes());
+    if (form_ != nullptr) return form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to);
+    rows.dequantize(codes_.bytes(), scales_.bytes(), row, 0, p_.k, reinterpret_cast<float*>(to));
+  }
+
+ private:
+  const MatMulProblem& p_;
+  const RowForm* form_;
+  Buffer codes_, scales_;
+};
+
+// Calls body(first, last) for runs of A's rows; body returns false when out of memory.
+template <typename Body>
+bool ForRows(const MatMulProblem& p, Parallel& parallel, const Body& body) {
+  const int64_t rows = p.a_batches * p.m, per_task = CeilDiv(kPrepareWork, std::max<int64_t>(p.k, 1));
+  std::atomic<bool> failed{false};
+  parallel.For(CeilDiv(rows, per_task), [&](int64_t task) {
+    if (!body(task * per_task, std::min(rows, (task + 1) * per_task))) failed = true;
+  });
+  return !failed;
+}
+
+// The largest magnitude in the finite blocks of A, if a_format asks for it.
+float LargestInA(const MatMulProblem& p, const float* a, Parallel& parallel) {
+  const LargestInRow largest = p.a_format->Rows(p.isa).largest;
+  if (largest == nullptr) return 0.0f;
+  // Magnitudes are ordered like their bits.
+  std::atomic<uint32_t> result{0};
+  ForRows(p, parallel, [&](int64_t first, int64_t last) {
+    float found = 0.0f;
+    for (int64_t r = first; r < last; ++r)
+      found = std::max(found, largest(a + r * p.k, p.a_format->Row(p.k)));
+    uint32_t known = result.load();
+    while (known < BitsOf(found) && !result.compare_exchange_weak(known, BitsOf(found))) {
+    }
+    return true;
+  });
+  return FloatOf(result.load());
+}
+
+// A as float32 rows.
 template <typename T>
-void PrepareRow(const MatMulProblem& p, const T* x, uint8_t* codes, uint8_t* scales, float* y) {
-  ToFloat(p.isa, x, p.k, y);
-  if (!p.a_format) return;
-  const RowKernels& rows = p.a_format->Rows(p.isa);
-  rows.quantize(y, p.k, p.a_format->block, codes, scales);
-  rows.dequantize(codes, scales, p.k, p.a_format->block, y);
+PreparedA WidenA(const MatMulProblem& p, const T* a, Parallel& parallel) {
+  PreparedA wide;
+  wide.row_bytes = p.k * kFloat;
+  if constexpr (std::is_same_v<T, float>) {
+    wide.rows = reinterpret_cast<const uint8_t*>(a);
+    wide.valid = true;
+  } else {
+    wide.owner = Buffer(p.a_batches * p.m * wide.row_bytes);
+    wide.rows = wide.owner.bytes();
+    wide.valid =
+        wide.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
+          ToFloat(p.isa, a + first * p.k, (last - first) * p.k, wide.owner.As<float>() + first * p.k);
+          return true;
+        });
+  }
+  return wide;
 }
 
 template <typename T>
-Buffer PrepareA(const MatMulProblem& p, const T* a, Parallel& parallel) {
-  const int64_t rows = p.a_batches * p.m;
-  Buffer prepared(rows * p.k * static_cast<int64_t>(sizeof(float)));
-  const int64_t per_task = CeilDiv(kPrepareWork, std::max<int64_t>(p.k, 1));
-  const int64_t code_bytes = CodeBytes(p.k), scale_bytes = p.a_format ? p.a_format->ScaleBytes(p.k) : 0;
-  std::atomic<bool> failed{!prepared};
-  if (failed) return prepared;
-  parallel.For(CeilDiv(rows, per_task), [&](int64_t task) {
-    const Buffer packed(code_bytes + scale_bytes);
-    if (!packed) {
-      failed = true;
-      return;
-    }
-    for (int64_t r = task * per_task; r < std::min(rows, (task + 1) * per_task); ++r) {
-      PrepareRow(p, a + r * p.k, packed.bytes(), packed.bytes() + code_bytes, prepared.As<float>() + r * p.k);
-    }
-  });
-  return failed ? Buffer() : std::move(prepared);
+PreparedA PrepareA(const MatMulProblem& p, const MatMulKernels& kernels, const T* a, Parallel& parallel) {
+  PreparedA wide = WidenA(p, a, parallel);
+  if (!p.a_format || !wide.valid) return wide;
+  const auto* from = reinterpret_cast<const float*>(wide.rows);
+  const float amax = LargestInA(p, from, parallel);
+
+  PreparedA prepared;
+  const bool in_place = wide.owner && kernels.a_form == nullptr;
+  prepared.row_bytes = kernels.a_form != nullptr ? kernels.a_form->bytes(p.k) : p.k * kFloat;
+  prepared.owner = in_place ? std::move(wide.owner) : Buffer(p.a_batches * p.m * prepared.row_bytes);
+  prepared.rows = prepared.owner.bytes();
+  prepared.valid =
+      prepared.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
+        const RowPreparer preparer(p, kernels.a_form);
+        if (!preparer) return false;
+        for (int64_t r = first; r < last; ++r)
+          preparer.Prepare(from + r * p.k, amax, prepared.owner.bytes() + r * prepared.row_bytes);
+        return true;
+      });
+  return prepared;
 }
 
 // Everything a task needs to know; tasks differ by index alone.
@@ -70,19 +145,21 @@ struct Plan {
   const MatMulProblem& p;
   const MatMulOperands<T>& operands;
   const MatMulKernels& kernels;
-  const float* a;
+  const PreparedA& a;
   const float* bias;
+  RowShape row;  // of B
   int64_t panels, panels_per_group, groups;
   int64_t rows_per_chunk, chunks;
   int64_t units, units_per_task;
   int64_t panel_bytes, code_bytes, scale_bytes;
+
+  bool PacksOnTheWay() const { return kernels.pack != nullptr && operands.b_packed == nullptr; }
 };
 
 template <typename T>
-Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, const float* a,
-                 const float* bias) {
-  const MatMulKernels& kernels = p.b_format.MatMul(p.isa);
-  Plan<T> plan{p, operands, kernels, a, bias, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, const MatMulKernels& kernels,
+                 const PreparedA& a, const float* bias) {
+  Plan<T> plan{p, operands, kernels, a, bias, p.b_format.Row(p.k), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   plan.rows_per_chunk = RowsPerChunk(p.m);
   plan.chunks = CeilDiv(p.m, plan.rows_per_chunk);
   plan.panels = CeilDiv(p.n, kernels.panel);
@@ -92,8 +169,8 @@ Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, cons
   plan.groups = CeilDiv(plan.panels, plan.panels_per_group);
   plan.units = static_cast<int64_t>(p.a_batch.size()) * plan.groups * plan.chunks;
   plan.units_per_task = std::clamp<int64_t>(kTaskWork / (panel_work * plan.panels_per_group), 1, plan.units);
-  plan.panel_bytes = kernels.packed_bytes(p.k, p.b_format.block);
-  plan.code_bytes = CodeBytes(p.k);
+  plan.panel_bytes = kernels.pack != nullptr ? kernels.packed_bytes(plan.row) : 0;
+  plan.code_bytes = p.b_format.CodeBytes(p.k);
   plan.scale_bytes = p.b_format.ScaleBytes(p.k);
   return plan;
 }
@@ -112,16 +189,23 @@ void FinishTile(const Plan<T>& plan, int64_t batch, int64_t row, int64_t rows, i
   }
 }
 
-// The packed panel: from the constant weights, or packed now into `space`.
+// The rows of B from `column` on.
+template <typename T>
+BRows RowsOf(const Plan<T>& plan, int64_t b_batch, int64_t column) {
+  const int64_t row = b_batch * plan.p.n + column;
+  return {plan.operands.b_codes + row * plan.code_bytes, plan.operands.b_scales + row * plan.scale_bytes,
+          plan.code_bytes, plan.scale_bytes};
+}
+
+// The packed panel: from the constant weights, or packed now into `space`; null if the set does not pack.
 template <typename T>
 const uint8_t* PanelOf(const Plan<T>& plan, int64_t b_batch, int64_t panel, uint8_t* space) {
+  if (plan.kernels.pack == nullptr) return nullptr;
   if (plan.operands.b_packed != nullptr) {
     return plan.operands.b_packed + (b_batch * plan.panels + panel) * plan.panel_bytes;
   }
-  const int64_t column = panel * plan.kernels.panel, row = b_batch * plan.p.n + column;
-  const BRows rows{plan.operands.b_codes + row * plan.code_bytes,
-                   plan.operands.b_scales + row * plan.scale_bytes, plan.code_bytes, plan.scale_bytes};
-  plan.kernels.pack(rows, std::min(plan.kernels.panel, plan.p.n - column), plan.p.k, plan.p.b_format.block,
+  const int64_t column = panel * plan.kernels.panel;
+  plan.kernels.pack(RowsOf(plan, b_batch, column), std::min(plan.kernels.panel, plan.p.n - column), plan.row,
                     space);
   return space;
 }
@@ -141,20 +225,21 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
 
   const int64_t end = std::min(plan.panels, (group + 1) * plan.panels_per_group);
   for (int64_t panel = group * plan.panels_per_group; panel < end; ++panel) {
-    const uint8_t* packed = PanelOf(plan, b_batch, panel, work.space.bytes());
-    plan.kernels.gemm({plan.a + (a_batch * p.m + row) * p.k, p.k, rows, p.k, p.b_format.block, packed,
-                       work.scratch.As<float>(), work.tile.As<float>()});
-    FinishTile(plan, batch, row, rows, panel * plan.kernels.panel, work.tile.As<float>());
+    const int64_t column = panel * plan.kernels.panel;
+    plan.kernels.gemm(
+        {plan.a.rows + (a_batch * p.m + row) * plan.a.row_bytes, plan.a.row_bytes, rows, plan.row,
+         &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column), std::min(plan.kernels.panel, p.n - column),
+         PanelOf(plan, b_batch, panel, work.space.bytes()), work.scratch.As<float>(), work.tile.As<float>()});
+    FinishTile(plan, batch, row, rows, column, work.tile.As<float>());
   }
 }
 
 template <typename T>
 bool RunTask(const Plan<T>& plan, int64_t task) {
-  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
   const int64_t rows = std::min(plan.rows_per_chunk, plan.p.m);
-  const Workspace work{Buffer(plan.kernels.scratch_floats(plan.p.k) * kFloat),
+  const Workspace work{Buffer(plan.kernels.scratch_floats(plan.row) * kFloat),
                        Buffer(rows * plan.kernels.panel * kFloat),
-                       Buffer(plan.operands.b_packed != nullptr ? 0 : plan.panel_bytes)};
+                       Buffer(plan.PacksOnTheWay() ? plan.panel_bytes : 0)};
   if (!work.scratch || !work.tile || !work.space) return false;
   const int64_t begin = task * plan.units_per_task, end = std::min(plan.units, begin + plan.units_per_task);
   for (int64_t unit = begin; unit < end; ++unit) RunUnit(plan, unit, work);
@@ -163,17 +248,27 @@ bool RunTask(const Plan<T>& plan, int64_t task) {
 
 }  // namespace
 
-Buffer PackB(Isa isa, const Format& format, int64_t b_batches, int64_t n, int64_t k, const uint8_t* codes,
-             const uint8_t* scales) {
-  const MatMulKernels& kernels = format.MatMul(isa);
-  const int64_t panels = CeilDiv(n, kernels.panel), panel_bytes = kernels.packed_bytes(k, format.block);
-  const int64_t code_bytes = CodeBytes(k), scale_bytes = format.ScaleBytes(k);
+const MatMulKernels& MatMulSet(Isa isa, const std::optional<Format>& a_format, const Format& b_format) {
+  const auto i = static_cast<size_t>(isa);
+  const bool whole_rows = a_format && a_format->block == 0 && b_format.block == 0;
+  // What int8 rows look like is known to these sets alone, so the name decides.
+  if (whole_rows && b_format.spec->with_int8[i] != nullptr &&
+      std::string_view(a_format->spec->name) == "int8")
+    return *b_format.spec->with_int8[i];
+  return *b_format.spec->matmul[i];
+}
+
+Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batches, int64_t n, int64_t k,
+             const uint8_t* codes, const uint8_t* scales) {
+  const RowShape shape = format.Row(k);
+  const int64_t panels = CeilDiv(n, kernels.panel), panel_bytes = kernels.packed_bytes(shape);
+  const int64_t code_bytes = format.CodeBytes(k), scale_bytes = format.ScaleBytes(k);
   Buffer packed(b_batches * panels * panel_bytes);
   if (!packed) return packed;
   for (int64_t i = 0; i < b_batches * panels; ++i) {
     const int64_t first = i % panels * kernels.panel, row = i / panels * n + first;
     const BRows rows{codes + row * code_bytes, scales + row * scale_bytes, code_bytes, scale_bytes};
-    kernels.pack(rows, std::min(kernels.panel, n - first), k, format.block, packed.bytes() + i * panel_bytes);
+    kernels.pack(rows, std::min(kernels.panel, n - first), shape, packed.bytes() + i * panel_bytes);
   }
   return packed;
 }
@@ -182,21 +277,17 @@ template <typename T>
 bool RunMatMul(const MatMulProblem& p, const MatMulOperands<T>& operands, Parallel& parallel) {
   if (p.a_batch.empty() || p.m == 0 || p.n == 0) return true;
 
-  Buffer prepared, bias;
-  const float* a = nullptr;
-  if constexpr (std::is_same_v<T, float>) a = p.a_format ? nullptr : operands.a;
-  if (a == nullptr) {
-    prepared = PrepareA(p, operands.a, parallel);
-    if (!prepared) return false;
-    a = prepared.As<float>();
-  }
+  const MatMulKernels& kernels = MatMulSet(p.isa, p.a_format, p.b_format);
+  const PreparedA a = PrepareA(p, kernels, operands.a, parallel);
+  if (!a.valid) return false;
+  Buffer bias;
   if (operands.bias != nullptr) {
-    bias = Buffer(p.n * static_cast<int64_t>(sizeof(float)));
+    bias = Buffer(p.n * kFloat);
     if (!bias) return false;
     ToFloat(p.isa, operands.bias, p.n, bias.As<float>());
   }
 
-  const Plan<T> plan = MakePlan(p, operands, a, bias.As<float>());
+  const Plan<T> plan = MakePlan(p, operands, kernels, a, bias.As<float>());
   std::atomic<bool> failed{false};
   parallel.For(CeilDiv(plan.units, plan.units_per_task), [&](int64_t task) {
     if (!RunTask(plan, task)) failed = true;

@@ -23,16 +23,19 @@ struct MatMulProblem {
 template <typename T>
 struct MatMulOperands {
   const T* a;               // [a_batches, m, k]
-  const uint8_t* b_codes;   // [b_batches, n, ceil(k / 2)]
-  const uint8_t* b_scales;  // [b_batches, n, blocks, s]
-  const uint8_t* b_packed;  // by PackB, or null: packed on the way
+  const uint8_t* b_codes;   // [b_batches, n, code bytes]
+  const uint8_t* b_scales;  // [b_batches, n, groups, s]
+  const uint8_t* b_packed;  // by PackB, or null: packed on the way, if the set packs
   const T* bias;            // [n] or null
   T* y;                     // [batches, m, n]
 };
 
-// B in the layout of the kernel set, [b_batches, panels, packed_bytes]. A null buffer: out of memory.
-Buffer PackB(Isa isa, const Format& format, int64_t b_batches, int64_t n, int64_t k, const uint8_t* codes,
-             const uint8_t* scales);
+// The kernel set for a pair of formats.
+const MatMulKernels& MatMulSet(Isa isa, const std::optional<Format>& a_format, const Format& b_format);
+
+// B in the layout of a set that packs, [b_batches, panels, packed_bytes]. A null buffer: out of memory.
+Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batches, int64_t n, int64_t k,
+             const uint8_t* codes, const uint8_t* scales);
 
 // False: out of memory. T is float or Half. Bits do not depend on `parallel`.
 template <typename T>

@@ -1,5 +1,7 @@
 #include "ort/dequantize_block.h"
 
+#include <algorithm>
+
 #include "ort/tensor_units.h"
 
 namespace mxcompile {
@@ -12,20 +14,23 @@ DequantizeBlock::DequantizeBlock(const NodeInfo& node, Isa isa)
       size_(node.Int("size", 0)) {
   if (size_ < 0) {
     throw OpError(where_ + ": attribute size is " + std::to_string(size_) +
-                  "; allowed is the number of elements along the axis, or 0 for two elements a byte");
+                  "; allowed is the number of elements along the axis, or 0 for as many as the codes hold");
   }
 }
 
 Shape DequantizeBlock::OutputShape(const Shape& codes, const Shape& scales, size_t axis) const {
-  const int64_t bytes = codes[axis];
-  const int64_t size = size_ != 0 ? size_ : Product({2, bytes}, 0, 2, where_);
-  if (CodeBytes(size) != bytes) {
+  const int64_t bytes = codes[axis], bits = format_.spec->bits;
+  const int64_t most = Product({8, bytes}, 0, 2, where_) / bits;
+  const int64_t size = size_ != 0 ? size_ : most;
+  if (format_.CodeBytes(size) != bytes) {
+    const int64_t least = std::min(most, 8 * (bytes - 1) / bits + 1);
     throw OpError(where_ + ": size " + std::to_string(size) + " does not fit codes of shape " +
                   ToString(codes) + " along axis " + std::to_string(axis) + "; allowed is " +
-                  std::to_string(2 * bytes - 1) + " or " + std::to_string(2 * bytes));
+                  (least < most ? std::to_string(least) + (least + 1 < most ? " to " : " or ") : "") +
+                  std::to_string(most));
   }
   Shape expected = codes;
-  expected[axis] = format_.Blocks(size);
+  expected[axis] = format_.ScaleGroups(size);
   expected.push_back(format_.spec->scales_per_block);
   if (scales != expected) {
     throw OpError(where_ + ": codes of shape " + ToString(codes) + " and scales of shape " +
@@ -49,8 +54,8 @@ void DequantizeBlock::Compute(RunContext& run) const {
   if (x.Empty()) return;
   const AxisView view = ViewAround(x.shape, *axis, x.shape[*axis], where_);
   ForUnits(run, view, [&](int64_t begin, int64_t end) {
-    DequantizeUnits(format_, isa_, view, codes.As<uint8_t>(), scales.As<uint8_t>(), begin, end,
-                    x.As<float>());
+    return DequantizeUnits(format_, isa_, view, codes.As<uint8_t>(), scales.As<uint8_t>(), begin, end,
+                           x.As<float>());
   });
 }
 
@@ -60,8 +65,11 @@ void DequantizeBlock::InferShapes(InferContext& infer) {
   if (!codes || !attribute || !size || *size < 0) return;
   const auto axis = NormalizeAxis(*attribute, codes->size());
   if (!axis) return;
+  const auto format = infer.FormatOf("format");
+  if (!format) return;
+  const CodeGroup group(format->spec->bits);
   GraphShape x = *codes;
-  x[*axis] = *size != 0 ? Dim{*size, ""} : TimesDim(2, (*codes)[*axis]);
+  x[*axis] = *size != 0 ? Dim{*size, ""} : FloorDim((*codes)[*axis], group.elements, group.bytes);
   infer.SetOutput(0, abi::kFloat, x);
 }
 

@@ -22,7 +22,7 @@ class DequantizeBlock {
   Isa isa_;
   Format format_;
   int64_t axis_;
-  int64_t size_;  // elements along the axis; 0: two for every byte
+  int64_t size_;  // elements along the axis; 0: as many as the codes hold
 };
 
 }  // namespace mxcompile

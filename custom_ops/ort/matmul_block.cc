@@ -52,8 +52,10 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
   if (codes_value == nullptr || scales_value == nullptr) return;
   const Tensor codes = TensorOf(node.api(), codes_value), scales = TensorOf(node.api(), scales_value);
   CheckB(codes.shape, scales.shape);
+  const MatMulKernels& kernels = MatMulSet(isa_, a_format_, b_format_);
+  if (kernels.pack == nullptr) return;
   const size_t rank = codes.shape.size();
-  packed_ = PackB(isa_, b_format_, Product(codes.shape, 0, rank - 2, where_), codes.shape[rank - 2], k_,
+  packed_ = PackB(kernels, b_format_, Product(codes.shape, 0, rank - 2, where_), codes.shape[rank - 2], k_,
                   codes.As<uint8_t>(), scales.As<uint8_t>());
   if (!packed_) throw std::bad_alloc();
   constant_b_ = true;
@@ -61,18 +63,19 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
 
 template <typename T>
 void MatMulBlock<T>::CheckB(const Shape& codes, const Shape& scales) const {
-  if (codes.size() < 2 || codes.back() != CodeBytes(k_)) {
+  const int64_t row_bytes = b_format_.CodeBytes(k_);
+  if (codes.size() < 2 || codes.back() != row_bytes) {
     throw OpError(where_ + ": B_codes of shape " + ToString(codes) + " do not hold rows of k = " +
-                  std::to_string(k_) + "; expected [..., n, " + std::to_string(CodeBytes(k_)) + "]");
+                  std::to_string(k_) + "; expected [..., n, " + std::to_string(row_bytes) + "]");
   }
   Shape expected = codes;
-  expected.back() = b_format_.Blocks(k_);
+  expected.back() = b_format_.ScaleGroups(k_);
   expected.push_back(b_format_.spec->scales_per_block);
   if (scales != expected) {
     throw OpError(where_ + ": B_codes of shape " + ToString(codes) + " and B_scales of shape " +
                   ToString(scales) + " do not belong together: " + b_format_.spec->name + " in blocks of " +
-                  std::to_string(b_format_.block) + " with k = " + std::to_string(k_) + " has scales " +
-                  ToString(expected));
+                  std::to_string(b_format_.Row(k_).block) + " with k = " + std::to_string(k_) +
+                  " has scales " + ToString(expected));
   }
 }
 

@@ -20,7 +20,7 @@ class MatMulBlock {
   static void InferShapes(InferContext& infer);
 
  private:
-  // OpError unless they are [..., n, ceil(k / 2)] and [..., n, blocks, s].
+  // OpError unless they are [..., n, code bytes of k] and [..., n, scale groups of k, s].
   void CheckB(const Shape& codes, const Shape& scales) const;
   void CheckA(const Shape& a) const;
   void CheckBias(const std::optional<Tensor>& bias, int64_t n) const;

@@ -1,6 +1,7 @@
-// QuantizeBlock(X) -> codes, scales: a tensor in blocks of 4-bit elements along one axis.
+// QuantizeBlock(X) -> codes, scales: a tensor in blocks along one axis.
 #pragma once
 
+#include "kernels/tensor_rows.h"
 #include "ort/op.h"
 
 namespace mxcompile {
@@ -16,6 +17,9 @@ class QuantizeBlock {
   static void InferShapes(InferContext& infer);
 
  private:
+  // The largest magnitude in X's finite blocks, if the format asks for it.
+  float Largest(RunContext& run, const AxisView& view, const Tensor& x) const;
+
   std::string where_;
   Isa isa_;
   Format format_;

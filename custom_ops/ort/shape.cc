@@ -21,17 +21,28 @@ int64_t Product(const Shape& shape, size_t begin, size_t end, const std::string&
   return product;
 }
 
-Dim CeilDivDim(const Dim& dim, int64_t divisor) {
-  if (dim.known()) return {CeilDiv(dim.value, divisor), ""};
+namespace {
+
+Dim RatioDim(const Dim& dim, int64_t numerator, int64_t denominator, bool up) {
+  int64_t product = 0;
+  if (dim.known()) {
+    if (__builtin_mul_overflow(dim.value, numerator, &product)) return {};
+    return {up ? CeilDiv(product, denominator) : product / denominator, ""};
+  }
   if (dim.name.empty()) return {};
-  return {-1, "ceil(" + dim.name + "/" + std::to_string(divisor) + ")"};
+  const std::string scaled = (numerator == 1 ? "" : std::to_string(numerator) + "*") + dim.name;
+  if (denominator == 1) return {-1, scaled};
+  return {-1, (up ? "ceil(" : "floor(") + scaled + "/" + std::to_string(denominator) + ")"};
 }
 
-Dim TimesDim(int64_t factor, const Dim& dim) {
-  int64_t product = 0;
-  if (dim.known()) return __builtin_mul_overflow(factor, dim.value, &product) ? Dim{} : Dim{product, ""};
-  if (dim.name.empty()) return {};
-  return {-1, std::to_string(factor) + "*" + dim.name};
+}  // namespace
+
+Dim CeilDim(const Dim& dim, int64_t numerator, int64_t denominator) {
+  return RatioDim(dim, numerator, denominator, true);
+}
+
+Dim FloorDim(const Dim& dim, int64_t numerator, int64_t denominator) {
+  return RatioDim(dim, numerator, denominator, false);
 }
 
 std::optional<Dim> BroadcastDim(const Dim& a, const Dim& b) {

@@ -26,10 +26,10 @@ struct Dim {
 
 using GraphShape = std::vector<Dim>;
 
-// ceil(dim / divisor) and factor * dim; of a named dimension a name such as "ceil(K/2)", so that equal names
-// stay equal values.
-Dim CeilDivDim(const Dim& dim, int64_t divisor);
-Dim TimesDim(int64_t factor, const Dim& dim);
+// ceil(dim * numerator / denominator) and floor of the same; of a named dimension a name such as "ceil(K/2)",
+// so that equal names stay equal values. The fraction has lowest terms.
+Dim CeilDim(const Dim& dim, int64_t numerator, int64_t denominator);
+Dim FloorDim(const Dim& dim, int64_t numerator, int64_t denominator);
 
 // The numpy broadcast of two dimensions, or nothing if numbers contradict.
 std::optional<Dim> BroadcastDim(const Dim& a, const Dim& b);

@@ -19,8 +19,13 @@ namespace mxcompile {
 namespace {
 
 constexpr int64_t kSizes[] = {1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 129};
-constexpr const char* kFormatNames[] = {"amxfp4",    "mxfp4",      "amxfp4_b16",
-                                        "mxfp4_b16", "amxfp4_b64", "mxfp4_b64"};
+constexpr const char* kFormatNames[] = {
+    "amxfp4",      "amxfp4_b16",      "amxfp4_b64", "amxfp4_pot",     "amxfp4_pot_b16", "amxfp4_pot_r",
+    "amxfp4_e4m3", "amxfp4_e4m3_b64", "mxfp4",      "mxfp4_b16",      "mxfp4_b64",      "mxfp4_even",
+    "mxfp6_e3m2",  "mxfp6_e3m2_b16",  "mxfp6_e2m3", "mxfp6_e2m3_b64", "mxfp8_e4m3",     "mxfp8_e4m3_b16",
+    "mxfp8_e5m2",  "mxfp8_e5m2_b64",  "mxint8",     "mxint8_b16",     "nvfp4",          "amxint4",
+    "amxint4_b16", "amxint4_b64",     "dint4",      "dint4_b128",     "dint3",          "dint3_b32",
+    "int4",        "int4_b64",        "int8",       "int8_b128"};
 
 int passed = 0, failed = 0;
 
@@ -123,43 +128,59 @@ class Serial final : public Parallel {
 
 void TestRows(const char* name, Isa isa, int64_t k, bool finite) {
   const Format format = FormatOf(name);
+  const RowShape row = format.Row(k);
+  const RowKernels &kernels = format.Rows(isa), &reference = format.Rows(Isa::kScalar);
   const std::string what = std::string(name) + " " + IsaName(isa) + " k=" + std::to_string(k);
   const Guarded<float> x(k, finite ? RandomFinite : RandomFloat);
-  Guarded<uint8_t> codes(CodeBytes(k)), scales(format.ScaleBytes(k));
-  Guarded<uint8_t> codes_ref(CodeBytes(k)), scales_ref(format.ScaleBytes(k));
-  format.Rows(isa).quantize(x.data(), k, format.block, codes.data(), scales.data());
-  format.Rows(Isa::kScalar).quantize(x.data(), k, format.block, codes_ref.data(), scales_ref.data());
+  const int64_t code_bytes = format.CodeBytes(k), scale_bytes = format.ScaleBytes(k);
+  float amax = 0.0f;
+  if (kernels.largest != nullptr) {
+    amax = reference.largest(x.data(), row);
+    Expect(kernels.largest(x.data(), row) == amax, "largest " + what);
+  }
+  Guarded<uint8_t> codes(code_bytes), scales(scale_bytes), codes_ref(code_bytes), scales_ref(scale_bytes);
+  kernels.quantize(x.data(), row, amax, codes.data(), scales.data());
+  reference.quantize(x.data(), row, amax, codes_ref.data(), scales_ref.data());
   Expect(SameBytes(codes, codes_ref) && SameBytes(scales, scales_ref), "quantize " + what);
 
-  const Guarded<uint8_t> any_codes(CodeBytes(k), RandomByte), any_scales(format.ScaleBytes(k), RandomByte);
-  Guarded<float> y(k), y_ref(k);
-  format.Rows(isa).dequantize(any_codes.data(), any_scales.data(), k, format.block, y.data());
-  format.Rows(Isa::kScalar).dequantize(any_codes.data(), any_scales.data(), k, format.block, y_ref.data());
-  Expect(SameValues(y, y_ref), "dequantize " + what);
+  const Guarded<uint8_t> any_codes(code_bytes, RandomByte), any_scales(scale_bytes, RandomByte);
+  for (int64_t begin : {int64_t{0}, std::min(k / kDecodeStep * kDecodeStep, kDecodeStep)}) {
+    Guarded<float> y(k - begin), y_ref(k - begin);
+    kernels.dequantize(any_codes.data(), any_scales.data(), row, begin, k, y.data());
+    reference.dequantize(any_codes.data(), any_scales.data(), row, begin, k, y_ref.data());
+    Expect(SameValues(y, y_ref), "dequantize " + what + " from " + std::to_string(begin));
+  }
 }
 
 // Along an inner axis: equal to the rows of the transposed tensor.
 void TestStrips(const char* name, Isa isa, int64_t k, int64_t inner) {
   const Format format = FormatOf(name);
+  const RowShape shape = format.Row(k);
+  const RowKernels& reference = format.Rows(Isa::kScalar);
   const std::string what = std::string(name) + " " + IsaName(isa) + " [2, " + std::to_string(k) + ", " +
                            std::to_string(inner) + "]";
   const AxisView view{2, k, inner};
-  const int64_t kb = CodeBytes(k), sb = format.ScaleBytes(k), s = format.spec->scales_per_block, nb = sb / s;
+  const int64_t kb = format.CodeBytes(k), sb = format.ScaleBytes(k), s = format.spec->scales_per_block,
+                nb = sb / s;
   const Guarded<float> x(2 * k * inner, RandomFloat);
+  const int64_t units = UnitCount(view);
+  float amax = 0.0f;
+  if (reference.largest != nullptr)
+    amax = LargestInUnits(format, isa, view, x.data(), 0, units).value_or(-1.0f);
   Guarded<uint8_t> codes(2 * kb * inner), scales(2 * sb * inner);
-  QuantizeUnits(format, isa, view, x.data(), 0, UnitCount(view), codes.data(), scales.data());
   Guarded<float> y(2 * k * inner);
-  DequantizeUnits(format, isa, view, codes.data(), scales.data(), 0, UnitCount(view), y.data());
+  bool same = QuantizeUnits(format, isa, view, x.data(), amax, 0, units, codes.data(), scales.data()) &&
+              DequantizeUnits(format, isa, view, codes.data(), scales.data(), 0, units, y.data());
 
-  bool same = true;
+  float largest = 0.0f;
   std::vector<float> row(static_cast<size_t>(k)), decoded(static_cast<size_t>(k));
   std::vector<uint8_t> row_codes(static_cast<size_t>(kb)), row_scales(static_cast<size_t>(sb));
   for (int64_t o = 0; o < 2; ++o) {
     for (int64_t c = 0; c < inner; ++c) {
       for (int64_t i = 0; i < k; ++i) row[static_cast<size_t>(i)] = x.data()[(o * k + i) * inner + c];
-      format.Rows(Isa::kScalar).quantize(row.data(), k, format.block, row_codes.data(), row_scales.data());
-      format.Rows(Isa::kScalar)
-          .dequantize(row_codes.data(), row_scales.data(), k, format.block, decoded.data());
+      if (reference.largest != nullptr) largest = std::max(largest, reference.largest(row.data(), shape));
+      reference.quantize(row.data(), shape, amax, row_codes.data(), row_scales.data());
+      reference.dequantize(row_codes.data(), row_scales.data(), shape, 0, k, decoded.data());
       for (int64_t i = 0; i < kb; ++i)
         same &= codes.data()[(o * kb + i) * inner + c] == row_codes[static_cast<size_t>(i)];
       for (int64_t i = 0; i < sb; ++i) {
@@ -170,7 +191,7 @@ void TestStrips(const char* name, Isa isa, int64_t k, int64_t inner) {
         same &= Same(y.data()[(o * k + i) * inner + c], decoded[static_cast<size_t>(i)]);
     }
   }
-  Expect(same, "strips " + what);
+  Expect(same && largest == amax, "strips " + what);
 }
 
 void TestHalves(Isa isa) {
@@ -218,11 +239,9 @@ void TestMatMul(const MatMulCase& c, Isa isa) {
   };
   const Guarded<T> a(c.batches * c.m * c.k, value), bias(c.n, value);
   const Guarded<float> b(c.k, RandomFinite);
-  Guarded<uint8_t> codes(c.batches * c.n * CodeBytes(c.k), RandomByte),
+  Guarded<uint8_t> codes(c.batches * c.n * format.CodeBytes(c.k), RandomByte),
       scales(c.batches * c.n * format.ScaleBytes(c.k));
-  const auto scale_byte = [] {
-    return static_cast<uint8_t>(random_bits() % 64 + 90);
-  };  // finite in every format
+  const auto scale_byte = [] { return static_cast<uint8_t>(random_bits() % 64 + 90); };  // mostly finite
   std::generate_n(scales.data(), scales.size(), scale_byte);
 
   const int64_t size = c.batches * c.m * c.n;
@@ -234,8 +253,13 @@ void TestMatMul(const MatMulCase& c, Isa isa) {
     return RunMatMul<T>(problem, operands, serial);
   };
   bool done = run(Isa::kScalar, nullptr, expected, false) && run(isa, nullptr, direct, true);
-  const Buffer constant = PackB(isa, format, c.batches, c.n, c.k, codes.data(), scales.data());
-  done = done && constant && run(isa, constant.bytes(), packed, false);
+  const MatMulKernels& kernels = MatMulSet(isa, problem.a_format, format);
+  Buffer constant;
+  if (kernels.pack != nullptr) {
+    constant = PackB(kernels, format, c.batches, c.n, c.k, codes.data(), scales.data());
+    done = done && constant;
+  }
+  done = done && run(isa, constant.bytes(), packed, false);
   Expect(done && SameValues(direct, expected) && SameValues(packed, expected),
          std::string("matmul ") + (c.a_format == nullptr ? "none" : c.a_format) + " x " + c.b_format + " " +
              IsaName(isa) + " m=" + std::to_string(c.m) + " n=" + std::to_string(c.n) +
@@ -247,10 +271,17 @@ void TestFormatNames() {
   std::string error;
   Expect(ParseFormat("mxfp4_b64", &format, &error) && format.block == 64, "mxfp4_b64 has blocks of 64");
   Expect(ParseFormat("amxfp4", &format, &error) && format.block == 32, "amxfp4 has blocks of 32");
-  for (const char* name : {"", "none", "amxfp4_b", "amxfp4_b8", "amxfp4_b032", "AMXFP4", "amxfp4 "}) {
-    Expect(!ParseFormat(name, &format, &error) && error.find("amxfp4, mxfp4") != std::string::npos,
+  Expect(ParseFormat("dint3_b128", &format, &error) && format.block == 128, "dint3_b128 has blocks of 128");
+  Expect(ParseFormat("int8", &format, &error) && format.Row(70).block == 70, "int8 has one block a row");
+  for (const char* name : {"", "none", "AMXFP4", "amxfp4 ", "_b16", "amxfp4_b", "amxfp4_bx"}) {
+    Expect(!ParseFormat(name, &format, &error) && error.find("amxfp4, amxfp4_pot") != std::string::npos,
            std::string("'") + name + "' is no format");
   }
+  for (const char* name : {"amxfp4_b8", "amxfp4_b032", "amxfp4_b0", "amxfp4_pot_b128"}) {
+    Expect(!ParseFormat(name, &format, &error) && error.find("has 16, 32, 64") != std::string::npos,
+           std::string("'") + name + "' has no such blocks");
+  }
+  Expect(!ParseFormat("nvfp4_b32", &format, &error), "nvfp4 has blocks of 16 alone");
 }
 
 void TestIsaChoice() {
@@ -278,7 +309,18 @@ void TestIsa(Isa isa) {
   }
   for (int64_t m : kSizes) {
     for (int64_t n : kSizes) TestMatMul<float>({nullptr, "amxfp4", m, n, 47, 1}, isa);
-    for (int64_t k : kSizes) TestMatMul<float>({"amxfp4", "mxfp4", m, 35, k, 1}, isa);
+    for (int64_t k : kSizes) {
+      TestMatMul<float>({"amxfp4", "mxfp4", m, 35, k, 1}, isa);
+      TestMatMul<float>({nullptr, "mxfp6_e2m3", m, 35, k, 1}, isa);
+    }
+  }
+  for (const char* name : {"dint4", "dint3", "int4", "int8"}) {
+    for (int64_t k : kSizes) {
+      for (int64_t m : {1, 2, 5, 17}) TestMatMul<float>({"int8", name, m, 19, k, 1}, isa);
+      TestMatMul<Half>({"int8", name, 3, 21, k, 2}, isa);
+    }
+    TestMatMul<float>({"int8", name, 3, 5, 20001, 1}, isa);  // more than one piece of k
+    TestMatMul<float>({"amxfp4", name, 3, 35, 129, 1}, isa);
   }
 }
 

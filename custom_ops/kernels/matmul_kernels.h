@@ -1,0 +1,31 @@
+// Sets of matrix products. f32_*: float32 rows of A times rows of a format; one set serves formats whose
+// scales are decoded alike. f32_rows: any format, by its row kernel. int8_*: integers, exact sums.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace mxcompile {
+
+#define MXC_DECLARE_MATMUL(name)             \
+  extern const MatMulKernels name##__scalar; \
+  extern const MatMulKernels name##__avx2;
+
+extern const MatMulKernels f32_amxfp4_matmul__avx2;
+extern const MatMulKernels f32_amxfp4_pot_matmul__avx2;
+extern const MatMulKernels f32_amxfp4_e4m3_matmul__avx2;
+extern const MatMulKernels f32_mxfp4_matmul__avx2;
+extern const MatMulKernels f32_nvfp4_matmul__avx2;
+extern const MatMulKernels f32_mxfp6_e3m2_matmul__avx2;
+extern const MatMulKernels f32_mxfp6_e2m3_matmul__avx2;
+extern const MatMulKernels f32_mxfp8_e4m3_matmul__avx2;
+extern const MatMulKernels f32_mxfp8_e5m2_matmul__avx2;
+extern const MatMulKernels f32_mxint8_matmul__avx2;
+MXC_DECLARE_MATMUL(f32_rows_matmul)
+MXC_DECLARE_MATMUL(int8_dint4_matmul)
+MXC_DECLARE_MATMUL(int8_dint3_matmul)
+MXC_DECLARE_MATMUL(int8_int4_matmul)
+MXC_DECLARE_MATMUL(int8_int8_matmul)
+
+#undef MXC_DECLARE_MATMUL
+
+}  // namespace mxcompile
