@@ -59,14 +59,23 @@ class CompileConfig:
     ) -> Self:
         """The settings of ``--format``: it sets weights and activations, which may be given singly too.
 
-        A `weights` of ``none`` takes the activations along, unless those are given.
+        Activations go with the weights, unless they are given: to the same format, to int8 with integer weights, to
+        ``none`` with weights of ``none``.
         """
-        weights = format if weights is None else weights
+        if weights is None:
+            weights = format
+        elif activations is None and weights != NONE:
+            activations = paired_activations(format)
         if activations is None:
-            activations = NONE if weights == NONE else format
+            activations = paired_activations(weights)
         return cls(weights, activations, include, exclude, overrides, fuse)
 
     @property
     def format(self) -> str:
         """The formats in one word: ``amxfp4``, or ``weights/activations`` where they differ."""
         return self.weights if self.weights == self.activations else f"{self.weights}/{self.activations}"
+
+
+def paired_activations(weights: str) -> str:
+    """The activations' format that goes with a format of weights by default."""
+    return NONE if weights == NONE else get_format(weights).paired_activations

@@ -12,14 +12,17 @@ DequantizeBlock    codes, scales -> X_hat float32              format: string, a
 MatMulBlock        A (T), B_codes, B_scales [, bias (T)] -> Y  a_format: string, b_format: string, k: int
 =================  ==========================================  ===================================================
 
-T is float32 or float16; everything is computed in float32.
+T is float32 or float16; everything is computed in float32. Where both operands are integers with one scale a row, the
+library sums them exactly and rounds three times at the end, so there it may differ from the body by a few units in the
+last place, being the more exact one.
 
-- codes have X's shape with the blocked axis of k elements replaced by ``ceil(k / 2)`` bytes, low nibble first, a
-  ragged tail nibble 0. scales have X's shape with the blocked axis replaced by ``ceil(k / block_size)``, and a last
-  axis of ``scales_per_block`` (amxfp4: positive and negative E5M2 byte; mxfp4: E8M0 byte).
-- DequantizeBlock's ``axis`` counts on the rank of codes; ``size`` is k, 0 stands for two elements a byte.
-- MatMulBlock takes A ``[..., m, k]`` and rows of k in B: B_codes ``[..., n, ceil(k / 2)]``, B_scales
-  ``[..., n, ceil(k / block_size), s]``, bias ``[n]``; Y is ``[..., m, n]``, batch dimensions broadcast. A is quantized
+- codes have X's shape with the blocked axis of k elements replaced by ``ceil(k * bits / 8)`` bytes, the first code in
+  the lowest bits: two 4-bit codes a byte, low nibble first; unused bits at the end are 0. scales have X's shape with
+  the blocked axis replaced by ``scale_groups(k)``, one a block in most formats, and a last axis of
+  ``scales_per_block`` bytes (amxfp4: positive and negative E5M2 byte; mxfp4: E8M0 byte; see each format's docstring).
+- DequantizeBlock's ``axis`` counts on the rank of codes; ``size`` is k, 0 stands for as many as the bytes hold.
+- MatMulBlock takes A ``[..., m, k]`` and rows of k in B: B_codes ``[..., n, bytes]``, B_scales
+  ``[..., n, groups, s]``, bias ``[n]``; Y is ``[..., m, n]``, batch dimensions broadcast. A is quantized
   on the fly along its last axis by ``a_format``; ``"none"`` keeps it as it is.
 
 One body serves an op in all the formats of a model: it branches on the format attribute with ``If``, which
@@ -90,76 +93,73 @@ def _quantize_body(formats: Sequence[Format]) -> ir.Function:
     op, (x,) = GraphWriter(), _inputs("X")
     x32 = op.to(x, ir.DataType.FLOAT)
     rows = _Rows(op, x32)
-    x32 = rows.bring(op, x32, rows.size)
-
-    # onnxruntime's reductions give wrong shapes for empty tensors: an empty axis is padded to one and cut off again.
-    one = op.vector([1])
-    outer = op.Max(rows.outer, one)
+    some = _without_empty_axes(op, rows.bring(op, x32, rows.size))
 
     def encode(fmt: Format) -> Write:
         def write(op: GraphWriter) -> Sequence[ir.Value]:
-            block = op.vector([fmt.block_size])
-            blocks = op.Div(op.Add(rows.size, op.vector([fmt.block_size - 1])), block)
-            some_blocks = op.Max(blocks, one)
-            size = op.Mul(some_blocks, block)
-            padding = op.Sub(op.Concat(outer, size, axis=0), op.Concat(rows.outer, rows.size, axis=0))
-            padded = op.Pad(x32, op.Concat(op.vector([0] * 3), padding, axis=0))
-            shape = op.Concat(outer, some_blocks, block, axis=0)
-            codes, scales = fmt.emit_encode(op, op.Reshape(padded, shape))
-            scales = op.Slice(scales, op.vector([0] * 3), op.Concat(rows.outer, blocks, axis=0))
-            return op.Reshape(codes, op.Concat(outer, size, axis=0)), scales
+            codes, scales = fmt.emit_encode_rows(op, some)
+            first, bits = op.vector([0] * 3), fmt.element.bits
+            codes = op.Slice(codes, first, op.Shape(some))
+            packed = op.pack(codes, bits)
+            packed = op.Slice(packed, first, op.Concat(rows.outer, op.packed_size(rows.size, bits), axis=0))
+            groups = fmt.emit_scale_groups(op, rows.size)
+            return packed, op.Slice(scales, first, op.Concat(rows.outer, groups, axis=0))
 
         return write
 
     codes, scales = op.branch([(fmt.name, encode(fmt)) for fmt in formats], "format")
-    two = op.vector([2])
-    bytes_ = op.Div(op.Add(rows.size, one), two)
-    codes = op.Slice(codes, op.vector([0] * 3), op.Concat(rows.outer, op.Mul(bytes_, two), axis=0))
-    pairs = op.Reshape(codes, op.Concat(rows.outer, bytes_, two, axis=0), allowzero=1)
-    low, high = op.Split(pairs, axis=-1, num_outputs=2, _outputs=2)
-    packed = op.Add(low, op.Mul(high, op.float32(16)))
-    packed = op.to(op.Squeeze(packed, op.LAST), ir.DataType.UINT8)
-    blocks, per_block = op.Split(op.Shape(scales, start=2), axis=0, num_outputs=2, _outputs=2)
-    scales = rows.restore(op, op.to(scales, ir.DataType.UINT8), blocks, per_block)
-    outputs = {"codes": rows.restore(op, packed, bytes_), "scales": scales}
+    groups, per_group = op.Split(op.Shape(scales, start=2), axis=0, num_outputs=2, _outputs=2)
+    outputs = {
+        "codes": rows.restore(op, codes, op.Shape(codes, start=2)),
+        "scales": rows.restore(op, op.to(scales, ir.DataType.UINT8), groups, per_group),
+    }
     return _function(QUANTIZE, op, [x], outputs, {"format": None, "axis": -1})
 
 
 def _dequantize_body(formats: Sequence[Format]) -> ir.Function:
     op, (packed, scales) = GraphWriter(), _inputs("codes", "scales")
     rows = _Rows(op, packed)
-    codes = rows.bring(op, packed, rows.size)
-    blocks_at = op.Add(op.Shape(rows.before), op.vector([0]))
-    blocks = op.Slice(op.Shape(scales), blocks_at, op.Add(blocks_at, op.vector([1])))
-    per_block = op.Shape(scales, start=-1)
-    scale_codes = op.to(rows.bring(op, scales, blocks, per_block), ir.DataType.INT32)
-
-    low = op.BitwiseAnd(codes, op.constant(np.array(15, np.uint8)))
-    high = op.BitShift(codes, op.constant(np.array(4, np.uint8)), direction="RIGHT")
-    nibbles = op.Concat(op.Unsqueeze(low, op.LAST), op.Unsqueeze(high, op.LAST), axis=-1)
-    stored = op.Mul(rows.size, op.vector([2]))
-    nibbles = op.Reshape(nibbles, op.Concat(rows.outer, stored, axis=0), allowzero=1)
-    nibbles = op.to(nibbles, ir.DataType.INT32)
+    position = op.Shape(rows.before)
+    groups = op.Slice(op.Shape(scales), position, op.Add(position, op.vector([1])))
+    some_codes = _without_empty_axes(op, rows.bring(op, packed, rows.size))
+    scales32 = op.to(rows.bring(op, scales, groups, op.Shape(scales, start=-1)), ir.DataType.INT32)
+    some_scales = _without_empty_axes(op, scales32)
+    size = op.int_attribute("size")
 
     def decode(fmt: Format) -> Write:
         def write(op: GraphWriter) -> Sequence[ir.Value]:
-            block = op.vector([fmt.block_size])
-            padding = op.Concat(op.vector([0] * 5), op.Sub(op.Mul(blocks, block), stored), axis=0)
-            shape = op.Concat(rows.outer, blocks, block, axis=0)
-            # Shape inference also looks into branches that are not taken: there the number of scales must fit too.
-            count = op.vector([fmt.scales_per_block])
-            scales = op.Pad(scale_codes, op.Concat(op.vector([0] * 7), count, axis=0))
-            scales = op.Slice(scales, op.vector([0]), count, op.LAST)
-            x = fmt.emit_decode(op, op.Reshape(op.Pad(nibbles, padding), shape, allowzero=1), scales)
-            return (op.Reshape(x, op.Concat(rows.outer, op.Mul(blocks, block), axis=0), allowzero=1),)
+            bits = fmt.element.bits
+            stored = op.Div(op.Mul(rows.size, op.vector([8])), op.vector([bits]))
+            wanted = op.Where(op.Equal(size, op.vector([0])), stored, size)
+            some, groups = (op.Max(count, op.vector([1])) for count in (wanted, fmt.emit_scale_groups(op, wanted)))
+            codes = op.unpack(_fit(op, some_codes, op.packed_size(some, bits)), bits)
+            scales = _fit(op, some_scales, groups, op.vector([fmt.scales_per_block]))
+            x = fmt.emit_decode_rows(op, op.Slice(codes, op.vector([0]), some, op.LAST), scales)
+            return (op.Slice(x, op.vector([0] * 3), op.Concat(rows.outer, wanted, axis=0)),)
 
         return write
 
     (x,) = op.branch([(fmt.name, decode(fmt)) for fmt in formats], "format")
-    size = op.int_attribute("size")
-    size = op.Where(op.Equal(size, op.vector([0])), stored, size)
-    x = rows.restore(op, op.Slice(x, op.vector([0]), size, op.LAST), size)
-    return _function(DEQUANTIZE, op, [packed, scales], {"X_hat": x}, {"format": None, "axis": -1, "size": 0})
+    outputs = {"X_hat": rows.restore(op, x, op.Shape(x, start=2))}
+    return _function(DEQUANTIZE, op, [packed, scales], outputs, {"format": None, "axis": -1, "size": 0})
+
+
+def _without_empty_axes(op: GraphWriter, x: ir.Value) -> ir.Value:
+    """``x`` with empty axes padded to one: onnxruntime's reductions give wrong shapes for empty tensors."""
+    shape = op.Shape(x)
+    missing = op.Sub(op.Max(shape, op.vector([1])), shape)
+    return op.op("Pad", [x, op.Concat(op.Sub(shape, shape), missing, axis=0)])
+
+
+def _fit(op: GraphWriter, x: ir.Value, *sizes: ir.Value) -> ir.Value:
+    """``x`` with its axes from 2 on cut, or padded with zeros, to these sizes; of well-formed inputs they are that.
+
+    Shape inference also looks into the branches of formats that are not taken, where nothing else fits.
+    """
+    wanted = op.Concat(*sizes, axis=0)
+    padded = op.Pad(x, op.Concat(op.vector([0] * (4 + len(sizes))), wanted, axis=0))
+    starts, axes = op.vector([0] * len(sizes)), op.vector(range(2, 2 + len(sizes)))
+    return op.op("Slice", [padded, starts, wanted, axes])
 
 
 def _matmul_body(unquantized_a: bool) -> ir.Function:

@@ -142,8 +142,8 @@ class _Inserter:
         axis: dict[str, str | int] = {"format": fmt, "axis": -1}
         outer = None if x.shape is None else list(x.shape)[:-1]
         codes, scales = self._insert(node, QUANTIZE, x, axis, f"{name}.{fmt}", ("codes", "scales"))
-        _describe(codes, ir.DataType.UINT8, outer, packed_size(k))
-        _describe(scales, ir.DataType.UINT8, outer, -(-k // definition.block_size), definition.scales_per_block)
+        _describe(codes, ir.DataType.UINT8, outer, packed_size(k, definition.element.bits))
+        _describe(scales, ir.DataType.UINT8, outer, definition.scale_groups(k), definition.scales_per_block)
         (decoded,) = self._insert(node, DEQUANTIZE, [codes, scales], axis | {"size": k}, f"{name}.{fmt}", ("decoded",))
         _describe(decoded, ir.DataType.FLOAT, outer, k)
         return decoded

@@ -105,6 +105,9 @@ def quantize_rows(tensor: ir.TensorProtocol, fmt: Format, where: str) -> BlockTe
     rows = tensor.numpy()
     step = max(1, CHUNK_ELEMENTS // rows.shape[1])
     codes, scales = [], []
+    if fmt.per_tensor:
+        pieces = (rows[start : start + step] for start in range(0, len(rows), step))
+        fmt = fmt.for_tensor(max(float(np.abs(piece).max(initial=0)) for piece in pieces))
     for start in range(0, len(rows), step):
         chunk = np.ascontiguousarray(rows[start : start + step], dtype=np.float32)
         if not np.isfinite(chunk).all():

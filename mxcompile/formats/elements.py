@@ -11,9 +11,18 @@ Saturation needs no case of its own: above the last midpoint the count stays at 
 import dataclasses
 import enum
 import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+_FLOAT = 1
+"""TensorProto.FLOAT. Source: onnx.proto."""
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from mxcompile.graph_writer import GraphWriter
 
 
 class Rounding(enum.Enum):
@@ -27,21 +36,32 @@ class Rounding(enum.Enum):
     TIES_TO_EVEN = "ties-to-even"
 
 
+class Segments(NamedTuple):
+    """An element's table as pieces of equal steps: for each piece its first value, its first code, and its step."""
+
+    starts: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.float32]
+    steps: npt.NDArray[np.float32]
+
+
 @dataclasses.dataclass(frozen=True)
 class Element:
-    """A floating-point element of at most 8 bits with a sign bit on top.
+    """A signed number of at most 8 bits.
 
     Attributes:
         name: The field's name, such as ``"E2M1"``.
         bits: Width including the sign bit.
         values: The non-negative finite values in the order of their codes.
         has_infinity: Whether the code after the last finite value is an infinity (the remaining ones are NaN).
+        twos_complement: Whether a negative value has the two's complement of its magnitude's code, instead of that
+            code with a sign bit on top.
     """
 
     name: str
     bits: int
     values: tuple[float, ...]
     has_infinity: bool = False
+    twos_complement: bool = False
 
     @property
     def maximum(self) -> float:
@@ -60,7 +80,17 @@ class Element:
         half[: len(self.values)] = self.values
         if self.has_infinity:
             half[len(self.values)] = np.inf
+        if self.twos_complement:
+            return np.concatenate([half, [-half[-1] - half[1]], -half[:0:-1]]).astype(np.float32)
         return np.concatenate([half, -half])
+
+    @functools.cached_property
+    def segments(self) -> Segments:
+        """The table's pieces of equal steps; each is twice as coarse as the one before."""
+        values = np.array(self.values, np.float64)
+        steps = np.diff(values)
+        first = np.flatnonzero(np.diff(steps, prepend=0))
+        return Segments(values[first].astype(np.float32), first.astype(np.float32), steps[first].astype(np.float32))
 
     def thresholds(self, rounding: Rounding = Rounding.TIES_AWAY) -> npt.NDArray[np.float32]:
         """The smallest float32 magnitude that rounds to each code from 1 on, float32 ``[len(values) - 1]``."""
@@ -70,6 +100,51 @@ class Element:
             to_lower = np.arange(len(midpoints)) % 2 == 0  # the lower neighbour's code is even
             midpoints[to_lower] = np.nextafter(midpoints[to_lower], np.float32(np.inf))
         return midpoints
+
+    def encode_signed(
+        self, x: npt.NDArray[np.float32], rounding: Rounding = Rounding.TIES_AWAY
+    ) -> npt.NDArray[np.uint8]:
+        """Codes of float32 values of any shape and sign, saturating symmetrically; whatever rounds to 0 has code 0."""
+        index = self.encode(np.abs(x), rounding)
+        negative = np.uint8(0) - index if self.twos_complement else index + np.uint8(self.sign_bit)
+        return np.where((x < 0) & (index > 0), negative, index)
+
+    def emit_encode(
+        self, op: "GraphWriter", magnitude: "ir.Value", rounding: Rounding = Rounding.TIES_AWAY
+    ) -> "ir.Value":
+        """Writes `encode` as operators; the codes come as float32.
+
+        Within a segment the code is the number of steps from its start, rounded; subtracting the start is exact, and
+        so is dividing by a power of two. (``Floor(x + 0.5)`` would be wrong just below 0.5.)
+        """
+        starts, codes, steps = self.segments
+        count = op.Min(magnitude, op.float32(self.maximum))
+        first_code = op.float32(0)
+        if len(starts) == 1:
+            count = op.Mul(count, op.float32(1 / steps[0]))
+        else:
+            segment = op.count(count, starts[1:])
+            first_code = op.lookup(codes, segment)
+            count = op.Mul(op.Sub(count, op.lookup(starts, segment)), op.lookup(np.float32(1) / steps, segment))
+        if rounding is Rounding.TIES_TO_EVEN:
+            rounded = op.Round(count)  # segments start at even codes
+        else:
+            whole = op.Floor(count)
+            up = op.GreaterOrEqual(op.Sub(count, whole), op.float32(0.5))
+            rounded = op.Add(whole, op.op("Cast", [up], {"to": _FLOAT}))
+        return op.op("Add", [rounded, first_code])
+
+    def emit_encode_signed(
+        self, op: "GraphWriter", x: "ir.Value", rounding: Rounding = Rounding.TIES_AWAY
+    ) -> "ir.Value":
+        """Writes `encode_signed` as operators; the codes come as float32."""
+        index, zero = self.emit_encode(op, op.Abs(x), rounding), op.float32(0)
+        if self.twos_complement:
+            negative = op.Sub(op.float32(2**self.bits), index)
+        else:
+            negative = op.Add(index, op.float32(self.sign_bit))
+        is_negative = op.And(op.Less(x, zero), op.Greater(index, zero))
+        return op.op("Where", [is_negative, negative, index])
 
     def encode(
         self, magnitude: npt.NDArray[np.float32], rounding: Rounding = Rounding.TIES_AWAY
@@ -89,6 +164,35 @@ class Element:
 
 E2M1 = Element("E2M1", 4, (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0))
 """FP4: 1 sign, 2 exponent, 1 mantissa bit, bias 1. Source: [OCP] MX v1.0 section 5.3.3, table 5."""
+
+# fmt: off
+# Source: [OCP] MX v1.0 section 5.3.2, table 4. One row an exponent; no Inf, no NaN.
+E3M2 = Element("E3M2", 6, (
+    0.0, 0.0625, 0.125, 0.1875,
+    0.25, 0.3125, 0.375, 0.4375,
+    0.5, 0.625, 0.75, 0.875,
+    1.0, 1.25, 1.5, 1.75,
+    2.0, 2.5, 3.0, 3.5,
+    4.0, 5.0, 6.0, 7.0,
+    8.0, 10.0, 12.0, 14.0,
+    16.0, 20.0, 24.0, 28.0,
+))
+"""FP6 with more range: largest value 28."""
+
+# Source: [OCP] MX v1.0 section 5.3.2, table 4. One row an exponent; no Inf, no NaN.
+E2M3 = Element("E2M3", 6, (
+    0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875,
+    1.0, 1.125, 1.25, 1.375, 1.5, 1.625, 1.75, 1.875,
+    2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75,
+    4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 7.5,
+))
+"""FP6 with more precision: largest value 7.5."""
+# fmt: on
+
+INT8 = Element("INT8", 8, tuple(code / 64 for code in range(128)), twos_complement=True)
+"""Two's complement with an implicit scale of 2**-6: -127/64 to 127/64; -2 is decoded, but never produced.
+
+Source: [OCP] MX v1.0 section 5.3.4, table 6 (which allows leaving -2 unused)."""
 
 # Source: [OCP] OFP8 v1.0 table 1: 5 exponent bits, 2 mantissa bits, bias 15; 0x7C is Inf, 0x7D to 0x7F are NaN.
 # One row an exponent; the first row holds the subnormals (step 2**-16).
@@ -149,6 +253,9 @@ E4M3 = Element("E4M3", 8, (
 ))
 """FP8 with more precision than range; largest value 448, byte 0x7E."""
 # fmt: on
+
+E4M3_480 = Element("E4M3", 8, (*E4M3.values, 480.0))
+"""E4M3 whose last code is the number 480 and not NaN, as the AMXFP4 authors' emulator has it."""
 
 E8M0_BIAS = 127
 E8M0_NAN = 0xFF
