@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,11 @@ def export_demo(folder: Path) -> Path:
     return folder / "none.onnx"
 
 
-def compile_all(folder: Path) -> dict[str, Path]:
-    """The demo model in float32 (``none``) and in every format, by format."""
+def compile_all(folder: Path, names: Iterable[str] = formats.FORMATS) -> dict[str, Path]:
+    """The demo model in float32 (``none``) and in every format, or these, by format."""
     plain = export_demo(folder)
     models = {formats.NONE: plain}
-    for name in formats.FORMATS:
+    for name in names:
         models[name] = folder / f"{name}.onnx"
         compiler.compile_model(plain, format=name, output=models[name])
     return models

@@ -6,9 +6,11 @@ from pathlib import Path
 from common import Table, export_demo, parser, report
 
 from mxcompile.compiler import compile_model
-from mxcompile.formats import FORMATS, NONE
+from mxcompile.formats import FORMATS, NONE, get_format
 
-FORMATS_AND_BLOCKS = [name + block for name in FORMATS for block in ("_b16", "", "_b64")]
+FORMATS_AND_BLOCKS = [
+    get_format(f"{name}_b{size}" if size else name).name for name, fmt in FORMATS.items() for size in fmt.block_sizes
+]
 
 
 def main() -> None:

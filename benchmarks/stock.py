@@ -27,7 +27,7 @@ from common import (
 
 from mxcompile import runtime
 from mxcompile.compiler import compile_model
-from mxcompile.formats import FORMATS, NONE
+from mxcompile.formats import NONE
 
 DECODED = 32
 
@@ -68,6 +68,10 @@ def rates(tokens: int, seconds: npt.NDArray[np.float64]) -> tuple[float, float, 
     return float(median), float(slow), float(fast)
 
 
+FORMATS = ("amxfp4", "mxfp4", "dint4")
+"""What is compared."""
+
+
 def main() -> None:
     """Compiles, measures and prints."""
     options = parser("the compiled demo model with the library and without it")
@@ -77,7 +81,7 @@ def main() -> None:
     windows = held_out_windows(arguments.windows)
     same, speed = [], []
     with tempfile.TemporaryDirectory() as folder:
-        models = compile_all(Path(folder))
+        models = compile_all(Path(folder), FORMATS)
         plain = runtime.create_session(models[NONE], threads=arguments.threads)
         full = log_probabilities(plain, windows)
         sessions = {(NONE, "float32"): plain}

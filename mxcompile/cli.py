@@ -119,7 +119,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 @click.option("--format", default="amxfp4", show_default=True, help="Format of weights and activations.")
 @click.option("--weights", help="Format of the weights, in place of --format.")
 @click.option("--activations", help="Format of the activations, in place of --format; none: weights only.")
-@click.option("--block-size", type=int, help="Elements that share scales: 16, 32 or 64.")
+@click.option("--block-size", type=int, help="Elements that share scales: 16, 32, 64 or 128; see `mxcompile formats`.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Quantize only layers that match. Repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave layers that match alone. Repeatable.")
 @click.option(
@@ -181,11 +181,16 @@ def compile_command(
 
 
 def _sizer(block_size: int | None) -> Callable[[str], str]:
-    """Adds a block size to a format name; a name with one of its own, or ``none``, stays as it is."""
+    """Adds a block size to a format name.
+
+    A name with one of its own, ``none``, and int8, whose scales are those of whole tokens, stay as they are.
+    """
     from mxcompile.formats import FORMATS, get_format
 
     def sized(name: str) -> str:
-        return get_format(f"{name}_b{block_size}").name if block_size is not None and name in FORMATS else name
+        if block_size is None or name not in FORMATS or name == "int8":
+            return name
+        return get_format(f"{name}_b{block_size}").name
 
     return sized
 

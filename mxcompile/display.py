@@ -129,15 +129,19 @@ def show_formats(formats: Sequence[Format]) -> None:
     """The table of formats."""
     table = _table("name", "element", "block", "scales", "bits", "description", right=["block", "scales", "bits"])
     for fmt in formats:
-        scales = f"{fmt.scales_per_block} x {fmt.scale_type}"
+        single_bytes = fmt.scales_per_block <= 2
+        scales = f"{fmt.scales_per_block} x {fmt.scale_type}" if single_bytes else fmt.scale_type
         bits = f"{fmt.bits_per_element:g}"
-        table.add_row(fmt.name, fmt.element.name, str(fmt.block_size), scales, bits, fmt.description)
+        table.add_row(fmt.name, fmt.element.name, str(fmt.block_size or "row"), scales, bits, fmt.description)
     table.add_row("none", "", "", "", "", "leave the operand as it is")
     console = _console()
     console.print(table)
-    first = formats[0]
-    others = ", ".join(f"{first.name}_b{size}" for size in first.block_sizes if size != first.block_size)
-    console.print(f"\nOther block sizes: {others}, or --block-size.", soft_wrap=True)
+    by_sizes: dict[tuple[int, ...], list[str]] = {}
+    for fmt in formats:
+        by_sizes.setdefault(tuple(size for size in fmt.block_sizes if size), []).append(fmt.name)
+    console.print("\nA block size is part of the name (amxfp4_b16), or --block-size:", soft_wrap=True)
+    for sizes, names in by_sizes.items():
+        console.print(f"  {', '.join(map(str, sizes))}: {', '.join(names)}", soft_wrap=True)
 
 
 def show_selftest(report: SelftestReport) -> None:
@@ -150,9 +154,14 @@ def show_selftest(report: SelftestReport) -> None:
         "onnxruntime": report.onnxruntime,
     }.items():
         console.print(f"{name + ':':<12} {value or '-'}", soft_wrap=True)
-    for check in report.checks:
-        style = "green" if check.ok else "red"
-        console.print(f"{'ok' if check.ok else 'FAILED':<12} {check.name}: {check.detail}", style=style, soft_wrap=True)
+    for name in dict.fromkeys(check.name for check in report.checks):
+        checks = [check for check in report.checks if check.name == name]
+        failed = [check for check in checks if not check.ok]
+        for check in failed:
+            console.print(f"{'FAILED':<12} {name}: {check.detail}", style="red", soft_wrap=True)
+        if not failed:
+            details = "; ".join(check.detail for check in checks)
+            console.print(f"{'ok':<12} {name}: {details}", style="green", soft_wrap=True)
 
 
 def show_embeddings(prompts: Sequence[str], embeddings: Any, similarity: Any) -> None:

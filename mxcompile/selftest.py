@@ -76,8 +76,7 @@ def selftest() -> SelftestReport:
         checks = [Check("library", True, str(info.path))]
     except MxCompileError as error:
         checks = [Check("library", False, str(error))]
-    names = [name for fmt in FORMATS for name in (fmt, f"{fmt}_b16")]
-    for name in names:
+    for name in [*FORMATS, "amxfp4_b16", "mxfp4_b16"]:
         checks += _check_format(name, library=False)
         if info is not None:
             checks += _check_format(name, library=True)
@@ -100,16 +99,16 @@ def _check_format(name: str, library: bool) -> Iterator[Check]:
     codes, scales, x_hat, y = (value.numpy() for value in outputs.values())
 
     wrong = int((codes != packed.codes).sum()) + int((scales != packed.scales).sum())
-    yield Check(f"QuantizeBlock: {where}", wrong == 0, f"{wrong} of {packed.nbytes} bytes differ")
+    yield Check(where, wrong == 0, f"QuantizeBlock: {wrong} of {packed.nbytes} bytes differ")
     if name in _KNOWN:
         found = (codes[0, :2].tobytes(), scales[0, 0].tobytes())
-        yield Check(f"QuantizeBlock by hand: {where}", found == _KNOWN[name], " ".join(part.hex() for part in found))
+        yield Check(where, found == _KNOWN[name], f"by hand: {' '.join(part.hex() for part in found)}")
     expected = get_format(name).dequantize(packed)
     wrong = int((x_hat.view(np.uint32) != expected.view(np.uint32))[~np.isnan(expected)].sum())
     wrong += int((np.isnan(x_hat) != np.isnan(expected)).sum())
-    yield Check(f"DequantizeBlock: {where}", wrong == 0, f"{wrong} of {expected.size} values differ")
+    yield Check(where, wrong == 0, f"DequantizeBlock: {wrong} of {expected.size} values differ")
     share = _error(y, get_format(name).fake_quantize(a), get_format(name).dequantize(weights))
-    yield Check(f"MatMulBlock: {where}", share <= 1, f"error {share:.3f} of what float32 sums may have")
+    yield Check(where, share <= 1, f"MatMulBlock: error {share:.3f} of what float32 sums may have")
 
 
 def _data() -> tuple[npt.NDArray[np.float32], ...]:
