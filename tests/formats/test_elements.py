@@ -1,8 +1,10 @@
-"""Elements against literal tables, and against ml_dtypes as an independent witness."""
+"""Elements against literal tables, and against independent witnesses: ml_dtypes, and onnxruntime's Cast."""
 
 import ml_dtypes
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from mxcompile.formats.elements import E2M1, E4M3, E5M2, E8M0_NAN, Element, Rounding, e8m0_decode_table
 
@@ -57,6 +59,28 @@ def test_ties_to_even_is_the_cast_of_ml_dtypes(element: Element, witness: type):
     magnitudes = np.exp2(exponents).astype(np.float32)
     expected = magnitudes.astype(witness).view(np.uint8)
     np.testing.assert_array_equal(element.encode(magnitudes, Rounding.TIES_TO_EVEN), expected)
+
+
+@pytest.mark.parametrize(("element", "code"), [(E4M3, TensorProto.FLOAT8E4M3FN), (E5M2, TensorProto.FLOAT8E5M2)])
+def test_ties_to_even_is_the_cast_of_onnxruntime(element: Element, code: int):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["narrow"], to=code, saturate=1),
+        helper.make_node("Cast", ["narrow"], ["y"], to=TensorProto.FLOAT),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
+    model = helper.make_model(
+        helper.make_graph(nodes, "casts", [x], [y]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it removes pairs of casts
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = np.array(element.values, np.float64)
+    midpoints = ((values[:-1] + values[1:]) / 2).astype(np.float32)
+    exponents = np.random.default_rng(0).uniform(np.log2(element.values[1]) - 2, np.log2(element.maximum) + 3, 100_000)
+    magnitudes = np.concatenate([midpoints, np.exp2(exponents).astype(np.float32)])
+    (cast,) = session.run(None, {"x": magnitudes})
+    ours = element.decode_table[element.encode(magnitudes, Rounding.TIES_TO_EVEN)]
+    np.testing.assert_array_equal(ours, cast)
 
 
 @elements
