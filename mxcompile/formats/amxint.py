@@ -38,13 +38,13 @@ class AMXINT4(BlockFormat):
 
     1. ``s = (hi - lo) / 15`` (``hi / 15 - lo / 15`` where that overflows), a zero becoming 1;
        ``shift = -rha(lo / s) - 8``.
-    2. ``q = rha(x / s + shift)``; it fits in -8..8 except for blocks that are far from 0 compared with their range,
+    2. ``q = rha(x / s + shift)``; it is within -9..8 except for blocks that are far from 0 compared with their range,
        where float32 has no bits left and it is clamped to -127..127.
     3. Decoding: ``(q - shift) * s``.
 
     In rows whose length is no multiple of the block size, lo and hi of every block include 0: the emulator has another
-    path for them. A block whose range is symmetric has 17 levels by these rules, -8 to 8: both ends are ties. So the
-    codes take a byte here, two's complement; as hardware it would be a 4-bit format.
+    path for them. A block whose range is symmetric has 17 levels by these rules, such as -8 to 8: both ends are ties.
+    So the codes take a byte here, two's complement; as hardware it would be a 4-bit format.
 
     Scales are ``[..., blocks, 8]``: s and shift as float32, little-endian. A ragged last block is simply shorter. NaN
     or Inf anywhere makes the whole block NaN (s is NaN, shift and codes 0; source: this project).

@@ -24,7 +24,8 @@ class BlockScaled(BlockFormat):
     3. Asymmetric: an element above zero uses the first scale, every other one the second.
     4. ``x / scale`` in float32 (division, never a product with the reciprocal) is rounded to the nearest element,
        saturating. A scale of 0 gives 0.
-    5. Decoding multiplies element and scale: exact in float32.
+    5. Decoding multiplies element and scale: exact in float32, up to scales that round up so near its end that the
+       product is Inf.
 
     Edge cases: ``-0`` and every element that rounds to zero have code 0. A ragged last block is simply shorter. NaN
     or Inf anywhere makes the whole block NaN (all scales `Scale.nan`, codes 0; source: this project).
