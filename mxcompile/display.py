@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mxcompile.config import CompileConfig
+from mxcompile.conformance_check import CheckReport
 from mxcompile.formats import Format
 from mxcompile.report import CompileReport
 from mxcompile.selftest import SelftestReport
@@ -162,6 +163,33 @@ def show_selftest(report: SelftestReport) -> None:
         if not failed:
             details = "; ".join(check.detail for check in checks)
             console.print(f"{'ok':<12} {name}: {details}", style="green", soft_wrap=True)
+
+
+def show_vectors(formats: Sequence[dict[str, Any]], manifest: Path) -> None:
+    """The vector files that were written.
+
+    Args:
+        formats: Their entries in the manifest.
+        manifest: Where that lies.
+    """
+    table = _table("format", "file", "size", "arrays", right=["size", "arrays"])
+    for entry in formats:
+        table.add_row(entry["name"], entry["file"], _bytes(entry["bytes"]), str(len(entry["arrays"])))
+    console = _console()
+    console.print(table)
+    console.print(f"\nrules, arrays and value tables: {manifest}", soft_wrap=True)
+
+
+def show_check(report: CheckReport) -> None:
+    """What the comparison of a vector file found: a line an array."""
+    table = _table("array", "compared", "differing", "first difference", right=["compared", "differing"])
+    for array in report.arrays:
+        style = "red" if array.differing else None
+        table.add_row(array.name, str(array.compared), str(array.differing), str(array.first or ""), style=style)
+    console = _console()
+    console.print(table)
+    if report.ignored:
+        console.print(f"not looked at: {', '.join(report.ignored)}", soft_wrap=True)
 
 
 def show_embeddings(prompts: Sequence[str], embeddings: Any, similarity: Any) -> None:

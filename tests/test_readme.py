@@ -102,7 +102,9 @@ def test_table_of_formats_is_complete() -> None:
 
 
 def test_every_option_exists(folder: Path) -> None:
-    helps = [run(["-m", "mxcompile.cli", *name, "--help"], folder) for name in ([], ["compile"], ["run"], ["formats"])]
+    helps = [
+        run(["-m", "mxcompile.cli", *name, "--help"], folder) for name in ([], ["compile"], ["run"], ["conformance"])
+    ]
     prose = re.sub(r"^```sh\n.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose)):
         assert any(re.search(rf"{option}\b", text) for text in helps), option
