@@ -182,11 +182,15 @@ class GraphWriter(ir.tape.Tape):
         reference = ir.RefAttr("value_string", name, ir.AttributeType.STRING)
         attribute = self.op("Constant", [], {"value_string": reference})
         named = [self.Equal(attribute, self.op("Constant", [], {"value_string": value})) for value, _ in first]
-        then_branch = _subgraph(lambda op: op.branch(first, name))
-        else_branch = _subgraph(lambda op: op.branch(second, name))
+        condition = functools.reduce(self.Or, named)
+        return self.choose(condition, lambda op: op.branch(first, name), lambda op: op.branch(second, name))
+
+    def choose(self, condition: ir.Value, true: "Write", false: "Write") -> Sequence[ir.Value]:
+        """The outputs of ``true`` or of ``false``, which may use values of the enclosing graph."""
+        then_branch, else_branch = _subgraph(true), _subgraph(false)
         return self.op_multi_out(
             "If",
-            [functools.reduce(self.Or, named)],
+            [condition],
             {"then_branch": then_branch, "else_branch": else_branch},
             num_outputs=len(then_branch.outputs),
         )

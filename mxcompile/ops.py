@@ -23,7 +23,8 @@ last place, being the more exact one.
 - DequantizeBlock's ``axis`` counts on the rank of codes; ``size`` is k, 0 stands for as many as the bytes hold.
 - MatMulBlock takes A ``[..., m, k]`` and rows of k in B: B_codes ``[..., n, bytes]``, B_scales
   ``[..., n, groups, s]``, bias ``[n]``; Y is ``[..., m, n]``, batch dimensions broadcast. A is quantized
-  on the fly along its last axis by ``a_format``; ``"none"`` keeps it as it is.
+  on the fly along its last axis by ``a_format``; ``"none"`` keeps it as it is. A ``k`` of 0 stands for the length of
+  A's last axis, where that is known at run time only (attention probabilities times values).
 
 One body serves an op in all the formats of a model: it branches on the format attribute with ``If``, which
 onnxruntime folds away at session creation. (Function overloads would say the same, but onnxruntime 1.20.1 and 1.23.2
@@ -180,6 +181,7 @@ def _matmul_body(unquantized_a: bool) -> ir.Function:
 
     b_format = ir.RefAttr("format", "b_format", ir.AttributeType.STRING)
     b_hat = op.op(DEQUANTIZE, [b_codes, b_scales], {"format": b_format, "axis": -1, "size": k}, domain=DOMAIN)
+    a_hat, b_hat = _cut_to_a(op, a32, a_hat, b_hat)
     batch, rows = op.Shape(b_hat, end=-2), op.Shape(b_hat, start=-2)
     n, columns = op.Split(rows, axis=0, num_outputs=2, _outputs=2)
     b_hat = op.Reshape(b_hat, op.Concat(op.product(batch), rows, axis=0), allowzero=1)
@@ -193,6 +195,19 @@ def _matmul_body(unquantized_a: bool) -> ir.Function:
     y = op.CastLike(op.Add(op.MatMul(a_hat, b_hat), offset), a)
     attributes = {"a_format": None, "b_format": None, "k": None}
     return _function(MATMUL, op, [a, b_codes, b_scales, bias], {"Y": y}, attributes)
+
+
+def _cut_to_a(op: GraphWriter, a: ir.Value, *decoded: ir.Value) -> Sequence[ir.Value]:
+    """Rows that were decoded without a size, cut to the length of A's; where ``k`` says the size, as they are."""
+
+    def cut(op: GraphWriter) -> Sequence[ir.Value]:
+        size = op.Shape(a, start=-1)
+        return [op.Slice(rows, op.vector([0]), size, op.LAST) for rows in decoded]
+
+    def as_they_are(op: GraphWriter) -> Sequence[ir.Value]:
+        return [op.Identity(rows) for rows in decoded]
+
+    return op.choose(op.Squeeze(op.Equal(op.int_attribute("k"), op.vector([0]))), cut, as_they_are)
 
 
 def _inputs(*names: str) -> tuple[ir.Value, ...]:

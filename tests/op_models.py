@@ -125,12 +125,13 @@ def matmul(
     bias: Array | None = None,
     constants: Sequence[str] = (),
     threads: int = 1,
+    k: int | None = None,
 ) -> Array:
-    """MatMulBlock."""
+    """MatMulBlock; ``k`` in place of B's size."""
     inputs = {"A": a, "B_codes": b.codes, "B_scales": b.scales}
     if bias is not None:
         inputs["bias"] = bias
-    attributes = {"a_format": a_format, "b_format": b_format, "k": b.size}
+    attributes = {"a_format": a_format, "b_format": b_format, "k": b.size if k is None else k}
     return run_op("MatMulBlock", inputs, attributes, constants, threads)[0]
 
 

@@ -151,8 +151,9 @@ CASES = [
 
 @pytest.mark.parametrize(("a_shape", "b_shape"), CASES)
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("says_k", [True, False], ids=["", "k_of_a"])
 @pytest.mark.parametrize(("a_format", "b_format"), [("amxfp4", "amxfp4"), ("mxfp4", "amxfp4_b16"), (NONE, "mxfp4")])
-def test_matmul_is_the_product_of_the_decoded_operands(a_shape, b_shape, bias, a_format, b_format):
+def test_matmul_is_the_product_of_the_decoded_operands(a_shape, b_shape, bias, says_k, a_format, b_format):
     rng = np.random.default_rng(1)
     a = rng.standard_normal(a_shape).astype(np.float32)
     b = get_format(b_format).quantize(rng.standard_normal(b_shape).astype(np.float32))
@@ -160,7 +161,7 @@ def test_matmul_is_the_product_of_the_decoded_operands(a_shape, b_shape, bias, a
     offset = rng.standard_normal(b_shape[-2]).astype(np.float32) if bias else np.zeros(b_shape[-2], np.float32)
     if bias:
         feeds["bias"] = offset
-    attributes = {"a_format": a_format, "b_format": b_format, "k": b.size}
+    attributes = {"a_format": a_format, "b_format": b_format, "k": b.size if says_k else 0}
     formats = sorted({a_format, b_format})
     (y,) = run(
         ops.MATMUL, feeds, attributes, {"Y": (ir.DataType.FLOAT, max(a.ndim, b.codes.ndim) - (a.ndim == 1))}, formats
@@ -195,9 +196,9 @@ def test_bodies_serve_exactly_the_formats_that_are_asked_for():
     def branches(formats: list[str]) -> int:
         return sum(node.op_type == "If" for body in ops.functions(formats) for node in body.all_nodes())
 
-    assert branches(["amxfp4"]) == 0
-    assert branches(["amxfp4", "mxfp4"]) == 2  # one each in QuantizeBlock and DequantizeBlock
-    assert branches(["amxfp4", NONE]) == 1  # in MatMulBlock
+    assert branches(["amxfp4"]) == 1  # in MatMulBlock, for a k of 0
+    assert branches(["amxfp4", "mxfp4"]) == 3  # one each in QuantizeBlock and DequantizeBlock
+    assert branches(["amxfp4", NONE]) == 2  # a second one in MatMulBlock
 
 
 def test_names_in_a_branch_hide_none_outside():

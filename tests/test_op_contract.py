@@ -199,6 +199,8 @@ def test_constant_weights_of_the_wrong_shape_are_an_error_at_session_creation():
         ),
         ("MatMulBlock", MATMUL_INPUTS | {"A": A[:, :63]}, MATMUL, ["A of shape [4, 63]", "k = 64", "[..., m, 64]"]),
         ("MatMulBlock", MATMUL_INPUTS | {"A": np.zeros((), np.float32)}, MATMUL, ["A of shape []", "k = 64"]),
+        ("MatMulBlock", MATMUL_INPUTS | {"A": np.zeros((), np.float32)}, MATMUL | {"k": 0}, ["A of shape []", "in k;"]),
+        ("MatMulBlock", MATMUL_INPUTS | {"A": A[:, :62]}, MATMUL | {"k": 0}, ["B_codes", "rows of k = 62"]),
         ("MatMulBlock", MATMUL_INPUTS | {"B_codes": B_CODES[0]}, MATMUL, ["B_codes of shape [32]", "[..., n, 32]"]),
         (
             "MatMulBlock",

@@ -91,6 +91,8 @@ def test_matmul_is_the_product_of_the_decoded_operands(a_shape, b_shape, with_bi
     assert y.dtype == np.float32
     assert (np.abs(y - expected) <= bound).all()
     np.testing.assert_array_equal(matmul(a, b, a_format, b_format, bias, constants=CONSTANT_B), y)
+    for constants in ((), CONSTANT_B):  # k = 0: as A has it
+        np.testing.assert_array_equal(matmul(a, b, a_format, b_format, bias, constants, k=0), y)
 
 
 @pytest.mark.parametrize(("a_format", "b_format"), SHORT_PAIRS)

@@ -49,9 +49,10 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
 
   const abi::Value* const codes_value = node.ConstantInput(1);
   const abi::Value* const scales_value = node.ConstantInput(2);
-  if (codes_value == nullptr || scales_value == nullptr) return;
+  // k = 0 leaves the length of rows to A, and a packed layout to each run.
+  if (k_ == 0 || codes_value == nullptr || scales_value == nullptr) return;
   const Tensor codes = TensorOf(node.api(), codes_value), scales = TensorOf(node.api(), scales_value);
-  CheckB(codes.shape, scales.shape);
+  CheckB(codes.shape, scales.shape, k_);
   const MatMulKernels& kernels = MatMulSet(isa_, a_format_, b_format_);
   if (kernels.pack == nullptr) return;
   const size_t rank = codes.shape.size();
@@ -62,29 +63,31 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
 }
 
 template <typename T>
-void MatMulBlock<T>::CheckB(const Shape& codes, const Shape& scales) const {
-  const int64_t row_bytes = b_format_.CodeBytes(k_);
+void MatMulBlock<T>::CheckB(const Shape& codes, const Shape& scales, int64_t k) const {
+  const int64_t row_bytes = b_format_.CodeBytes(k);
   if (codes.size() < 2 || codes.back() != row_bytes) {
     throw OpError(where_ + ": B_codes of shape " + ToString(codes) + " do not hold rows of k = " +
-                  std::to_string(k_) + "; expected [..., n, " + std::to_string(row_bytes) + "]");
+                  std::to_string(k) + "; expected [..., n, " + std::to_string(row_bytes) + "]");
   }
   Shape expected = codes;
-  expected.back() = b_format_.ScaleGroups(k_);
+  expected.back() = b_format_.ScaleGroups(k);
   expected.push_back(b_format_.spec->scales_per_block);
   if (scales != expected) {
     throw OpError(where_ + ": B_codes of shape " + ToString(codes) + " and B_scales of shape " +
                   ToString(scales) + " do not belong together: " + b_format_.spec->name + " in blocks of " +
-                  std::to_string(b_format_.Row(k_).block) + " with k = " + std::to_string(k_) +
-                  " has scales " + ToString(expected));
+                  std::to_string(b_format_.Row(k).block) + " with k = " + std::to_string(k) + " has scales " +
+                  ToString(expected));
   }
 }
 
 template <typename T>
-void MatMulBlock<T>::CheckA(const Shape& a) const {
-  if (a.empty() || a.back() != k_) {
-    throw OpError(where_ + ": A of shape " + ToString(a) + " does not end in k = " + std::to_string(k_) +
-                  "; expected [..., m, " + std::to_string(k_) + "]");
+int64_t MatMulBlock<T>::RowLength(const Shape& a) const {
+  if (a.empty() || (k_ != 0 && a.back() != k_)) {
+    const std::string k = k_ == 0 ? "k" : std::to_string(k_);
+    throw OpError(where_ + ": A of shape " + ToString(a) + " does not end in k" + (k_ == 0 ? "" : " = " + k) +
+                  "; expected [..., m, " + k + "]");
   }
+  return a.back();
 }
 
 template <typename T>
@@ -120,7 +123,7 @@ MatMulProblem MatMulBlock<T>::Problem(const Shape& a, const Shape& b, const Shap
   problem.b_format = b_format_;
   problem.m = a.size() < 2 ? 1 : a[a.size() - 2];
   problem.n = b[b.size() - 2];
-  problem.k = k_;
+  problem.k = a.back();
   problem.a_batches = Product(a_batch, 0, a_batch.size(), where_);
   problem.b_batches = Product(b_batch, 0, b_batch.size(), where_);
   if (problem.b_batches == 1) {
@@ -140,8 +143,7 @@ template <typename T>
 void MatMulBlock<T>::Compute(RunContext& run) const {
   const Tensor a = run.Input(0), codes = run.Input(1), scales = run.Input(2);
   const std::optional<Tensor> bias = run.OptionalInput(3);
-  CheckA(a.shape);
-  CheckB(codes.shape, scales.shape);
+  CheckB(codes.shape, scales.shape, RowLength(a.shape));
   const int64_t n = codes.shape[codes.shape.size() - 2];
   CheckBias(bias, n);
 

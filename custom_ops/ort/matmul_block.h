@@ -21,8 +21,9 @@ class MatMulBlock {
 
  private:
   // OpError unless they are [..., n, code bytes of k] and [..., n, scale groups of k, s].
-  void CheckB(const Shape& codes, const Shape& scales) const;
-  void CheckA(const Shape& a) const;
+  void CheckB(const Shape& codes, const Shape& scales, int64_t k) const;
+  // The k of this run; OpError if A is a scalar or does not end in the attribute.
+  int64_t RowLength(const Shape& a) const;
   void CheckBias(const std::optional<Tensor>& bias, int64_t n) const;
   // Y's batch dimensions; OpError if those of A and B do not broadcast.
   Shape BatchShape(const Shape& a, const Shape& b) const;
@@ -32,7 +33,7 @@ class MatMulBlock {
   Isa isa_;
   std::optional<Format> a_format_;
   Format b_format_;
-  int64_t k_;
+  int64_t k_;      // the attribute; 0: as A has it
   Buffer packed_;  // constant B in the kernels' layout
   bool constant_b_ = false;
 };
