@@ -32,9 +32,19 @@ class GraphWriter(ir.tape.Tape):
         """The axes ``[-1]``."""
         return self.vector([-1])
 
+    @functools.cached_property
+    def _constants(self) -> dict[tuple[str, tuple[int, ...], bytes], ir.Value]:
+        return {}
+
     def constant(self, array: npt.NDArray[Any]) -> ir.Value:
-        """A constant tensor of the array's dtype and shape."""
-        return self.op("Constant", [], {"value": ir.tensor(array)})
+        """A constant tensor of the array's dtype and shape; the same one each time.
+
+        onnxruntime's time to load a model grows with the square of its number of constants.
+        """
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.op("Constant", [], {"value": ir.tensor(array)})
+        return self._constants[key]
 
     def float32(self, value: float) -> ir.Value:
         """A float32 scalar."""

@@ -87,7 +87,7 @@ def functions(formats: Iterable[str]) -> list[ir.Function]:
     """
     names = set(formats)
     known = [get_format(name) for name in sorted(names - {NONE})]
-    return [_quantize_body(known), _dequantize_body(known), _matmul_body(unquantized_a=NONE in names)]
+    return [_quantize_body(known), _dequantize_body(known), _matmul_body(known, unquantized_a=NONE in names)]
 
 
 def _quantize_body(formats: Sequence[Format]) -> ir.Function:
@@ -163,25 +163,24 @@ def _fit(op: GraphWriter, x: ir.Value, *sizes: ir.Value) -> ir.Value:
     return op.op("Slice", [padded, starts, wanted, axes])
 
 
-def _matmul_body(unquantized_a: bool) -> ir.Function:
+def _matmul_body(formats: Sequence[Format], unquantized_a: bool) -> ir.Function:
     op, (a, b_codes, b_scales, bias) = GraphWriter(), _inputs("A", "B_codes", "B_scales", "bias")
     a32 = op.to(a, ir.DataType.FLOAT)
-    k = ir.RefAttr("size", "k", ir.AttributeType.INT)
+    length = _row_length(op, a32)
 
-    def quantized(op: GraphWriter) -> Sequence[ir.Value]:
-        a_format = ir.RefAttr("format", "a_format", ir.AttributeType.STRING)
-        packed = op.op_multi_out(QUANTIZE, [a32], {"format": a_format, "axis": -1}, num_outputs=2, domain=DOMAIN)
-        return (op.op(DEQUANTIZE, packed, {"format": a_format, "axis": -1, "size": k}, domain=DOMAIN),)
+    def fake_quantized(fmt: Format) -> Write:
+        return lambda op: (_fake_quantize(op, a32, length, fmt),)
 
     def as_it_is(op: GraphWriter) -> Sequence[ir.Value]:
         return (op.Identity(a32),)
 
     choices: list[tuple[str, Write]] = [(NONE, as_it_is)] if unquantized_a else []
-    (a_hat,) = op.branch([*choices, ("", quantized)], "a_format")
+    (a_hat,) = op.branch([*choices, *((fmt.name, fake_quantized(fmt)) for fmt in formats)], "a_format")
 
+    k = ir.RefAttr("size", "k", ir.AttributeType.INT)
     b_format = ir.RefAttr("format", "b_format", ir.AttributeType.STRING)
     b_hat = op.op(DEQUANTIZE, [b_codes, b_scales], {"format": b_format, "axis": -1, "size": k}, domain=DOMAIN)
-    a_hat, b_hat = _cut_to_a(op, a32, a_hat, b_hat)
+    b_hat = op.Slice(b_hat, op.vector([0]), length, op.LAST)  # a k of 0 decodes all that bytes hold
     batch, rows = op.Shape(b_hat, end=-2), op.Shape(b_hat, start=-2)
     n, columns = op.Split(rows, axis=0, num_outputs=2, _outputs=2)
     b_hat = op.Reshape(b_hat, op.Concat(op.product(batch), rows, axis=0), allowzero=1)
@@ -197,17 +196,24 @@ def _matmul_body(unquantized_a: bool) -> ir.Function:
     return _function(MATMUL, op, [a, b_codes, b_scales, bias], {"Y": y}, attributes)
 
 
-def _cut_to_a(op: GraphWriter, a: ir.Value, *decoded: ir.Value) -> Sequence[ir.Value]:
-    """Rows that were decoded without a size, cut to the length of A's; where ``k`` says the size, as they are."""
+def _fake_quantize(op: GraphWriter, a: ir.Value, length: ir.Value, fmt: Format) -> ir.Value:
+    """``fmt.fake_quantize(a)`` of rows of that length, without packing codes in between."""
+    size = op.Max(length, op.vector([1]))
+    rows = op.Reshape(a, op.Concat(op.vector([1, -1]), size, axis=0))
+    # One row more, so that there is one: onnxruntime's reductions give wrong shapes for empty tensors.
+    zeros = op.Expand(op.float32(0), op.Concat(op.vector([1, 1]), size, axis=0))
+    codes, scales = fmt.emit_encode_rows(op, op.Concat(rows, zeros, axis=1))
+    decoded = fmt.emit_decode_rows(op, op.to(codes, ir.DataType.INT32), op.to(scales, ir.DataType.INT32))
+    decoded = op.Slice(decoded, op.vector([0, 0]), op.Shape(rows, start=1), op.vector([1, 2]))
+    return op.op("Reshape", [decoded, op.Shape(a)], {"allowzero": 1})
 
-    def cut(op: GraphWriter) -> Sequence[ir.Value]:
-        size = op.Shape(a, start=-1)
-        return [op.Slice(rows, op.vector([0]), size, op.LAST) for rows in decoded]
 
-    def as_they_are(op: GraphWriter) -> Sequence[ir.Value]:
-        return [op.Identity(rows) for rows in decoded]
-
-    return op.choose(op.Squeeze(op.Equal(op.int_attribute("k"), op.vector([0]))), cut, as_they_are)
+def _row_length(op: GraphWriter, a: ir.Value) -> ir.Value:
+    """The attribute ``k``, or, where that leaves it to A, the length of A's last axis: int64 ``[1]``."""
+    k = op.int_attribute("k")
+    unknown = op.Squeeze(op.Equal(k, op.vector([0])))
+    (length,) = op.choose(unknown, lambda op: (op.Shape(a, start=-1),), lambda op: (op.Identity(k),))
+    return length
 
 
 def _inputs(*names: str) -> tuple[ir.Value, ...]:

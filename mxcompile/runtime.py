@@ -185,6 +185,9 @@ def _options(threads: int | None, library: Path | None) -> ort.SessionOptions:
     options.log_severity_level = _FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
+    # Bodies are many small operators, and planning which may reuse whose memory takes time with the square of their
+    # number: minutes for a real model. Without the plan the arena reuses memory as it comes.
+    options.enable_mem_reuse = library is not None
     if library is not None:
         try:
             options.register_custom_ops_library(str(library))
