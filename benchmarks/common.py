@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from mxcompile import compiler, exporter, formats, onnx_file
+from mxcompile.kv_cache import empty_shape
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DEMO = EXAMPLES / "demo-model"
@@ -103,8 +104,9 @@ def decoder_feeds(
     """Inputs for ``ids [batch, length]`` after the keys and values of earlier tokens (none: an empty cache)."""
     caches = [each for each in session.get_inputs() if each.name.startswith("past_key_values")]
     if not past:
-        past = [np.zeros((len(ids), each.shape[1], 0, each.shape[3]), np.float32) for each in caches]
-    start = past[0].shape[2]
+        dtypes = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+        past = [np.zeros((len(ids), *empty_shape(each.shape)[1:]), dtypes[each.type]) for each in caches]
+    start = past[0].shape[2]  # of the keys, packed or not
     positions = np.arange(start, start + ids.shape[1])
     feeds: dict[str, npt.NDArray[Any]] = {
         "input_ids": ids,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,15 +16,12 @@ from tokenizers import Encoding, Tokenizer  # type: ignore[import-untyped]
 from mxcompile import runtime
 from mxcompile.decoding import Sampling, StreamDecoder
 from mxcompile.errors import ConfigError, ExportError, MxCompileError, UnsupportedModelError
+from mxcompile.kv_cache import DTYPES, PAST, empty_cache, present_of
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, OrtValue
+    from onnxruntime import InferenceSession
 
 Float32 = npt.NDArray[np.float32]
-
-PAST: Final = "past_key_values."
-PRESENT: Final = "present."
-"""What optimum's exporter calls the inputs and outputs of the key-value cache: ``past_key_values.0.key``, ..."""
 
 EMBEDDINGS: Final = ("sentence_embedding", "last_hidden_state", "pooler_output", "pooled")
 """Outputs that an embedding is made of; the first that a model has counts."""
@@ -35,8 +33,7 @@ _ENCODER_DECODER = ("encoder_hidden_states", "encoder_attention_mask", "decoder_
 _DTYPES: Final[dict[str, type[np.generic]]] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
+    **DTYPES,
 }
 
 
@@ -52,6 +49,7 @@ class Generation:
         finish: ``end`` (the model gave an end token) or ``length``.
         prefill_seconds: Until the first token was known.
         tokens_per_second: Of the tokens after the first; None if there are none.
+        cache_bytes: Size of the key-value cache after the last step.
     """
 
     prompt: str
@@ -61,6 +59,7 @@ class Generation:
     finish: str
     prefill_seconds: float
     tokens_per_second: float | None
+    cache_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,22 +201,16 @@ def _tokenizer(path: Path, text: str | None, file: str | os.PathLike[str] | None
 
 
 class _Cache:
-    """A decoder's key-value cache, which stays in onnxruntime from step to step."""
+    """A decoder's key-value cache, float or packed, which stays in onnxruntime from step to step."""
 
     def __init__(self, session: "InferenceSession", name: str) -> None:
         self._session = session
         self._inputs = {value.name: _dtype(value.type, value.name, name) for value in session.get_inputs()}
-        self._values: dict[str, OrtValue] = {}
-        self._presents: dict[str, str] = {}  # Output -> the input that it becomes.
+        empty = empty_cache(session.get_inputs())
+        self._values = {past: runtime.to_value(array) for past, array in empty.items()}
+        self._presents = {present_of(past): past for past in empty}  # Output -> the input that it becomes.
         self._length = 0
         outputs = {value.name for value in session.get_outputs()}
-        for value in session.get_inputs():
-            if value.name.startswith(PAST):
-                present = PRESENT + value.name.removeprefix(PAST)
-                self._presents[present] = value.name
-                # Batch, then static or growing dimensions: one sequence, of no tokens yet.
-                shape = [d if isinstance(d, int) else int(axis == 0) for axis, d in enumerate(value.shape)]
-                self._values[value.name] = runtime.to_value(np.zeros(shape, self._inputs[value.name]))
         if missing := sorted(set(self._presents) - outputs):
             raise UnsupportedModelError(
                 f"{name}: takes {self._presents[missing[0]]}, but does not give {missing[0]}; export it with optimum"
@@ -227,6 +220,12 @@ class _Cache:
             raise UnsupportedModelError(
                 f"{name}: a decoder with the input {unknown[0]} cannot be run; known are {', '.join(sorted(known))}"
             )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes now."""
+        sizes = ((math.prod(value.shape()), self._inputs[name]) for name, value in self._values.items())
+        return sum(size * np.dtype(dtype).itemsize for size, dtype in sizes)
 
     def step(self, tokens: Sequence[int]) -> Float32:
         """Takes the next tokens of the sequence; gives the logits after the last, float32 ``[vocabulary]``."""
@@ -311,6 +310,7 @@ def generate(
         finish="end" if ended else "length",
         prefill_seconds=first - start,
         tokens_per_second=steps / seconds if steps else None,
+        cache_bytes=cache.nbytes,
     )
 
 

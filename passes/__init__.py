@@ -10,8 +10,10 @@ import onnx_ir as ir
 
 from mxcompile.passes.attach_functions import AttachFunctions
 from mxcompile.passes.fuse_matmul_block import FuseMatMulBlock
+from mxcompile.passes.insert_attention import InsertAttention
 from mxcompile.passes.insert_quantize import InsertQuantize
 from mxcompile.passes.normalize_linears import NormalizeLinears
+from mxcompile.passes.pack_cache import PackCache
 from mxcompile.passes.pack_weights import PackWeights
 from mxcompile.passes.record_provenance import RecordProvenance
 from mxcompile.passes.select_formats import SelectFormats
@@ -20,8 +22,10 @@ __all__ = [
     "PASSES",
     "AttachFunctions",
     "FuseMatMulBlock",
+    "InsertAttention",
     "InsertQuantize",
     "NormalizeLinears",
+    "PackCache",
     "PackWeights",
     "RecordProvenance",
     "SelectFormats",
@@ -31,6 +35,8 @@ PASSES: Final[dict[str, type[ir.passes.InPlacePass]]] = {
     "normalize-linears": NormalizeLinears,
     "select-formats": SelectFormats,
     "insert-quantize": InsertQuantize,
+    "insert-attention": InsertAttention,
+    "pack-cache": PackCache,
     "pack-weights": PackWeights,
     "fuse-matmul-block": FuseMatMulBlock,
     "attach-functions": AttachFunctions,

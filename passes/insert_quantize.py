@@ -1,17 +1,14 @@
 """insert-quantize: block quantization, written out, on both operands of every selected linear layer."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
 
-from mxcompile.formats import NONE, get_format
-from mxcompile.formats.packing import packed_size
-from mxcompile.ops import DEQUANTIZE, DOMAIN, QUANTIZE
+from mxcompile.formats import NONE
 from mxcompile.passes.analysis.linears import Linear, find_linears
-from mxcompile.passes.metadata import ACTIVATIONS, LAYER, SKIPPED, WEIGHTS, provenance, record_pass
-from mxcompile.passes.rewriting import UniqueNames, move_output, remove_unused
+from mxcompile.passes.metadata import ACTIVATIONS, LAYER, SKIPPED, WEIGHTS, record_pass
+from mxcompile.passes.rewriting import Inserter, Step, UniqueNames, describe, remove_unused
 
 ROWS_SUFFIX = ".rows"
 """Behind the name of a ``[k, n]`` weight: the same weight as rows of K."""
@@ -65,22 +62,23 @@ class InsertQuantize(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrites every selected layer; the weights that are no longer read disappear."""
         linears = [linear for linear in find_linears(model) if WEIGHTS in linear.node.metadata_props]
-        inserter = _Inserter(UniqueNames(model), self.name)
+        quantizer = _Quantizer(UniqueNames(model), self.name)
         for linear in linears:
-            inserter.insert(linear)
+            quantizer.rewrite(linear)
         return ir.passes.PassResult(model, bool(linears))
 
 
-class _Inserter:
+class _Quantizer:
     """What one run of the pass has inserted so far, for sharing (rule 3)."""
 
     def __init__(self, names: UniqueNames, pass_name: str) -> None:
         self._names = names
         self._pass = pass_name
+        self._inserter = Inserter(names, pass_name)
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._rows: dict[ir.Value, ir.Value] = {}
 
-    def insert(self, linear: Linear) -> None:
+    def rewrite(self, linear: Linear) -> None:
         """Rewrites one layer."""
         node = linear.node
         x, weight = node.inputs
@@ -93,7 +91,8 @@ class _Inserter:
         record_pass(node, self._pass)
         remove_unused(weight)
         if dtype is not ir.DataType.FLOAT:
-            self._cast_back(node, dtype)
+            cast = Step("Cast", (), {"to": dtype.value}, "float32", dtype)
+            self._inserter.append(node, [cast])
 
     def _weight(self, linear: Linear) -> ir.Value:
         """Rule 1: the decoded weight, float32 ``[k, n]``."""
@@ -101,10 +100,10 @@ class _Inserter:
         key = (node.graph, linear.weight, linear.transposed, fmt)
         if key not in self._made:
             rows = linear.weight if linear.transposed else self._as_rows(linear.weight)
-            decoded = self._quantized(node, rows, fmt, linear.k, node.metadata_props[LAYER])
+            decoded = self._inserter.quantize(node, rows, fmt, linear.k, node.metadata_props[LAYER])
             name = f"{node.metadata_props[LAYER]}.{fmt}"
-            (columns,) = self._insert(node, "Transpose", decoded, {"perm": [1, 0]}, name, ("columns",))
-            _describe(columns, ir.DataType.FLOAT, (linear.k, linear.n))
+            (columns,) = self._inserter.insert(node, "Transpose", decoded, {"perm": [1, 0]}, name, ("columns",))
+            describe(columns, ir.DataType.FLOAT, (linear.k, linear.n))
             self._made[key] = columns
         return self._made[key]
 
@@ -116,7 +115,7 @@ class _Inserter:
             tensor = TransposedTensor(weight.const_value)
             rows = ir.Value(name=self._names.take(f"{weight.name}{ROWS_SUFFIX}"), const_value=tensor)
             tensor.name = rows.name
-            _describe(rows, tensor.dtype, tensor.shape)
+            describe(rows, tensor.dtype, tensor.shape)
             weight.graph.register_initializer(rows)
             self._rows[weight] = rows
         return self._rows[weight]
@@ -129,64 +128,9 @@ class _Inserter:
             result = x
             if x.dtype is not ir.DataType.FLOAT and (fmt == NONE or x.dtype is ir.DataType.BFLOAT16):
                 attributes = {"to": ir.DataType.FLOAT.value}
-                (result,) = self._insert(node, "Cast", x, attributes, f"{x.name}", ("float32",))
-                _describe(result, ir.DataType.FLOAT, x.shape)
+                (result,) = self._inserter.insert(node, "Cast", x, attributes, f"{x.name}", ("float32",))
+                describe(result, ir.DataType.FLOAT, x.shape)
             if fmt != NONE:
-                result = self._quantized(node, result, fmt, k, x.name or "")
+                result = self._inserter.quantize(node, result, fmt, k, x.name or "")
             self._made[key] = result
         return self._made[key]
-
-    def _quantized(self, node: ir.Node, x: ir.Value, fmt: str, k: int, name: str) -> ir.Value:
-        """``DequantizeBlock(QuantizeBlock(x))`` along the last axis of k elements, float32 of x's shape."""
-        definition = get_format(fmt)
-        axis: dict[str, str | int] = {"format": fmt, "axis": -1}
-        outer = None if x.shape is None else list(x.shape)[:-1]
-        codes, scales = self._insert(node, QUANTIZE, x, axis, f"{name}.{fmt}", ("codes", "scales"))
-        _describe(codes, ir.DataType.UINT8, outer, packed_size(k, definition.element.bits))
-        _describe(scales, ir.DataType.UINT8, outer, definition.scale_groups(k), definition.scales_per_block)
-        (decoded,) = self._insert(node, DEQUANTIZE, [codes, scales], axis | {"size": k}, f"{name}.{fmt}", ("decoded",))
-        _describe(decoded, ir.DataType.FLOAT, outer, k)
-        return decoded
-
-    def _cast_back(self, node: ir.Node, dtype: ir.DataType) -> None:
-        """Rule 4: the readers of the MatMul read its result in the graph's type, under its old name."""
-        y = node.outputs[0]
-        cast = ir.node("Cast", [None], {"to": dtype.value}, name=f"{node.name}.cast")
-        cast.metadata_props.update(provenance(node, self._pass))
-        move_output(y, cast.outputs[0], self._names.take(f"{y.name}.float32"))
-        cast.replace_input_with(0, y)
-        cast.outputs[0].dtype = dtype
-        _describe(y, ir.DataType.FLOAT, y.shape)
-        assert node.graph is not None  # it was found there
-        node.graph.insert_after(node, cast)
-
-    def _insert(
-        self,
-        before: ir.Node,
-        op_type: str,
-        inputs: ir.Value | list[ir.Value],
-        attributes: Mapping[str, str | int | list[int]],
-        name: str,
-        outputs: tuple[str, ...],
-    ) -> Sequence[ir.Value]:
-        """Puts a node before another one, named ``name.op_type``, its outputs ``name.output``."""
-        made = ir.node(
-            op_type,
-            [inputs] if isinstance(inputs, ir.Value) else inputs,
-            attributes,
-            domain=DOMAIN if op_type in (QUANTIZE, DEQUANTIZE) else "",
-            num_outputs=len(outputs),
-            name=f"{name}.{op_type}",
-            metadata_props=provenance(before, self._pass),
-        )
-        for value, suffix in zip(made.outputs, outputs, strict=True):
-            value.name = self._names.take(f"{name}.{suffix}")
-        assert before.graph is not None  # it was found there
-        before.graph.insert_before(before, made)
-        return made.outputs
-
-
-def _describe(value: ir.Value, dtype: ir.DataType, outer: Iterable[int | ir.SymbolicDim] | None, *inner: int) -> None:
-    """Sets the type and, where the outer dimensions are known, the shape."""
-    value.type = ir.TensorType(dtype)
-    value.shape = None if outer is None else ir.Shape([*outer, *inner])

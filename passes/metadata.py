@@ -13,6 +13,12 @@ WEIGHTS: Final = "mxcompile.weights"
 ACTIVATIONS: Final = "mxcompile.activations"
 """Node: format of the layer's activations, ``none`` to keep them. Absent where the layer is left alone."""
 
+ATTENTION: Final = "mxcompile.attention"
+"""MatMul node: its role in an attention, ``qk`` (queries times keys) or ``pv`` (probabilities times values).
+
+There ACTIVATIONS is the format of the queries or probabilities, WEIGHTS that of the keys or values.
+"""
+
 SKIPPED: Final = "mxcompile.skipped"
 """MatMul or Gemm node: why it is left alone, in words for the user."""
 
@@ -32,7 +38,8 @@ def record_pass(node: ir.Node, *names: str) -> None:
 
 def provenance(node: ir.Node, name: str) -> dict[str, str]:
     """Metadata for a node that the pass ``name`` makes for the layer of ``node``."""
-    kept = {key: node.metadata_props[key] for key in (LAYER, WEIGHTS, ACTIVATIONS) if key in node.metadata_props}
+    keys = (LAYER, ATTENTION, WEIGHTS, ACTIVATIONS)
+    kept = {key: node.metadata_props[key] for key in keys if key in node.metadata_props}
     return kept | {PASSES: name}
 
 

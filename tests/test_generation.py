@@ -220,6 +220,12 @@ def test_types_of_cache_and_tokens_are_the_models(cache: str, ids: str, tmp_path
     assert generate(model, "six", max_new_tokens=3).tokens == (7, 0, 1)
 
 
+@pytest.mark.parametrize(("cache", "size"), [("float", 4), ("float16", 2)])
+def test_the_size_of_the_cache_is_told(cache: str, size: int, tmp_path: Path) -> None:
+    result = generate(load(counting_decoder(cache), tmp_path), "one two", max_new_tokens=4)
+    assert result.cache_bytes == 5 * size  # a number for each of two and three tokens; the last one is not fed
+
+
 def test_pieces_make_up_the_text(counting: TextModel) -> None:
     pieces: list[str] = []
     result = generate(counting, "one", max_new_tokens=5, on_text=pieces.append)

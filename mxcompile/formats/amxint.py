@@ -51,6 +51,11 @@ class AMXINT4(BlockFormat):
     """
 
     @property
+    def grows(self) -> bool:
+        """No: every block of a row depends on whether the row's last one is complete."""
+        return False
+
+    @property
     def scale_type(self) -> str:
         """Scale and shift."""
         return "float32 + shift"

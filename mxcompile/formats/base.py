@@ -104,6 +104,11 @@ class Format(abc.ABC):
         return self
 
     @property
+    def grows(self) -> bool:
+        """Whether complete blocks stay as they are when their row gets longer: a cache along the sequence needs it."""
+        return False
+
+    @property
     def paired_activations(self) -> str:
         """The activations' format that goes with weights of this one by default: the same."""
         return self.name
@@ -191,6 +196,11 @@ class Format(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class BlockFormat(Format):
     """A format whose blocks know nothing of each other."""
+
+    @property
+    def grows(self) -> bool:
+        """See `Format.grows`; a row that is one block is never complete."""
+        return self.block_size > 0
 
     @property
     def padding(self) -> Padding:

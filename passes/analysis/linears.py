@@ -7,6 +7,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from mxcompile.passes.analysis.attention import find_unrecognized
 from mxcompile.passes.analysis.roles import find_rotary
 from mxcompile.passes.metadata import LAYER
 from mxcompile.passes.rewriting import all_graphs, is_constant, swaps_axes
@@ -19,7 +20,9 @@ ROTARY: Final = "rotary angles: positions times frequencies must stay exact"
 CONSTANT_LEFT: Final = "the constant operand is on the left; only x @ weight is a linear layer"
 
 _OP_SUFFIX: Final = re.compile(r"(?<=[^/])/(?:MatMul|Gemm)(?:_\d+)?$")
-_DECODERS: Final = frozenset({"Cast", "DequantizeLinear", "Mul", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
+_DECODERS: Final = frozenset(
+    {"Cast", "DequantizeLinear", "Mul", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Transpose"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class OtherMatMul:
-    """A MatMul or Gemm that is no linear layer.
+    """A MatMul or Gemm that is no linear layer, or another operator that multiplies activations.
 
     Attributes:
         node: The node.
@@ -67,13 +70,17 @@ def find_linears(model: ir.Model) -> list[Linear]:
 
 
 def find_other_matmuls(model: ir.Model) -> list[OtherMatMul]:
-    """Every MatMul and Gemm that `find_linears` does not give, each with the reason."""
+    """Every MatMul and Gemm that `find_linears` does not give, each with the reason; attention products too.
+
+    Behind them the other operators that multiply activations (see `find_unrecognized`).
+    """
     return classify(model)[1]
 
 
 def classify(model: ir.Model) -> tuple[list[Linear], list[OtherMatMul]]:
     """Both `find_linears` and `find_other_matmuls` in one walk."""
     rotary = find_rotary(model)
+    no_attention = {each.node: each.reason for each in find_unrecognized(model)}
     linears: list[Linear] = []
     others: list[OtherMatMul] = []
     for graph in all_graphs(model):
@@ -81,11 +88,14 @@ def classify(model: ir.Model) -> tuple[list[Linear], list[OtherMatMul]]:
         for node, layer in zip(products, _layer_names(products), strict=True):
             reason = ROTARY if node in rotary else obstacle(node) or _gemm_form(node)
             if reason is not None:
+                reason = no_attention.get(node, reason) if reason == ACTIVATIONS_ONLY else reason
                 others.append(OtherMatMul(node, reason))
             elif (found := resolve_weight(node.inputs[1])) is not None:
                 weight, transposed = found
                 k, n = _dims(weight)[::-1] if transposed else _dims(weight)
                 linears.append(Linear(node, layer, weight, transposed, k, n))
+    seen = {other.node for other in others}
+    others += [OtherMatMul(node, reason) for node, reason in no_attention.items() if node not in seen]
     return linears, others
 
 
@@ -124,7 +134,8 @@ def _no_weight(node: ir.Node) -> str:
     value, steps = node.inputs[1], list[str]()
     while value is not None and (maker := value.producer()) is not None and maker.op_type in _DECODERS:
         steps.append(maker.op_type)
-        value = maker.inputs[0]
+        # Of a product with a scale on the left, the other operand tells.
+        value = maker.inputs[1] if maker.op_type == "Mul" and is_constant(maker.inputs[0]) else maker.inputs[0]
     maker = value.producer() if value is not None else None
     if is_constant(value) or (maker is not None and maker.op_type == "Constant"):
         return f"the weight is computed by {', '.join(steps[::-1]) or 'Constant'}; only initializers are quantized"

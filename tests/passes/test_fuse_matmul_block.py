@@ -180,7 +180,6 @@ def _read_instead(op_type: str, which: int, index: int) -> Callable[[ir.Model], 
     [
         _change_attribute("Transpose", 0, ir.AttrInt64s("perm", [0, 1])),
         _change_attribute("DequantizeBlock", 1, ir.AttrInt64("axis", 0)),
-        _read_instead("DequantizeBlock", 1, 0),
         _read_instead("DequantizeBlock", 1, 1),
         _read_instead("Transpose", 0, 0),
         _read_instead("MatMul", 0, 1),
@@ -190,6 +189,14 @@ def test_without_packed_rows_of_k_nothing_is_fused(change: Callable[[ir.Model], 
     model = prepare(linear())
     change(model)
     assert not FUSE(model).modified
+
+
+def test_codes_that_come_when_the_model_runs_are_read_like_packed_ones() -> None:
+    model = prepare(linear())
+    _read_instead("DequantizeBlock", 1, 0)(model)
+    assert FUSE(model).modified
+    (fused,) = nodes(model, "MatMulBlock")
+    assert (inputs(fused), fused.attributes["k"].as_int()) == (["x", "live", "w.scales"], K)
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,9 @@ def test_passes_are_recorded_once_and_in_order() -> None:
     record_pass(node, "second", "first")
     assert node.metadata_props[PASSES] == "first,second"
     assert provenance(node, "third") == {LAYER: "/layer", PASSES: "third"}
+
+
+def test_names_of_nodes_are_new_among_nodes_only() -> None:
+    model = parse('["a"] y = Relu(x)', "float[b] x", "float[b] y", {})
+    names = UniqueNames(model)
+    assert [names.take_for_node(name) for name in ("a", "a", "y")] == ["a_1", "a_2", "y"]

@@ -10,11 +10,12 @@ from models import DECODER_LAYERS, FORMS, K, N, branches, decoder, linear, nodes
 from mxcompile.config import CompileConfig
 from mxcompile.errors import ConfigError, UnsupportedModelError
 from mxcompile.passes import NormalizeLinears, SelectFormats
-from mxcompile.passes.analysis import find_linears
-from mxcompile.passes.metadata import ACTIVATIONS, LAYER, PASSES, SKIPPED, WEIGHTS
-from mxcompile.passes.select_formats import HEAD, NOT_INCLUDED, ROUTER, check_patterns
+from mxcompile.passes.metadata import ACTIVATIONS, ATTENTION, LAYER, PASSES, SKIPPED, WEIGHTS
+from mxcompile.passes.select_formats import HEAD, NO_ATTENTION, NOT_INCLUDED, ROUTER, check_patterns, selectable
 
 DEFAULT = CompileConfig("amxfp4", "amxfp4")
+WITH_ATTENTION = {"attention": "mxfp4", "keys": "mxfp8_e4m3", "values": "mxint8"}
+QK, PV = "/layers.0/attn/qk", "/layers.0/attn/pv"
 ROUTER_LAYER, HEAD_LAYER = "/layers.0/mlp/gating", "/head"
 
 
@@ -40,7 +41,35 @@ def test_by_default_every_linear_but_head_and_router_is_selected() -> None:
     assert {chosen[name] for name in DECODER_LAYERS} == {"amxfp4/amxfp4"}
     assert (chosen[ROUTER_LAYER], chosen[HEAD_LAYER]) == (ROUTER, HEAD)
     assert "rotary" in chosen["/rotary_emb/MatMul"]
-    assert "activations" in chosen["/layers.0/attn/MatMul"]
+    assert chosen[QK] == chosen[PV] == NO_ATTENTION
+
+
+def test_attention_products_get_the_format_of_their_second_operand_as_weights() -> None:
+    model = decoder()
+    chosen = select(model, **WITH_ATTENTION)
+    assert (chosen[QK], chosen[PV]) == ("mxfp8_e4m3/mxfp4", "mxint8/mxfp4")
+    roles = {
+        data[LAYER]: data.get(ATTENTION)
+        for data in (node.metadata_props for node in nodes(model, "MatMul"))
+        if LAYER in data
+    }
+    assert {layer: role for layer, role in roles.items() if role} == {QK: "qk", PV: "pv"}
+
+
+def test_keys_or_values_without_a_format_leave_their_product_alone() -> None:
+    chosen = select(decoder(), **WITH_ATTENTION | {"keys": "none"})
+    assert (chosen[QK], chosen[PV]) == (NO_ATTENTION, "mxint8/mxfp4")
+
+
+def test_patterns_choose_attention_products_like_layers() -> None:
+    chosen = select(decoder(), **WITH_ATTENTION, include=("*attn*",), exclude=(QK,))
+    assert chosen[QK] == f"--exclude '{QK}' matches it"
+    assert chosen[PV] == "mxint8/mxfp4"
+    assert select(decoder(), **WITH_ATTENTION, include=("*q_proj",))[PV] == NOT_INCLUDED
+    overrides = (("*/qk", "int8", "none"), ("/layers.0/attn/MatMul_1", "none", "none"))
+    chosen = select(decoder(), overrides=overrides)
+    assert chosen[QK] == "int8/none"
+    assert "--set '/layers.0/attn/MatMul_1'" in chosen[PV]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +135,11 @@ def test_a_pattern_matches_the_layer_or_the_node(pattern: str) -> None:
         {"include": ("*Q_PROJ",)},
         {"exclude": ("q_proj",)},
         {"overrides": (("*rotary*", "mxfp4", "none"),)},
-        {"include": ("/layers.0/attn/MatMul",)},
+        {"include": ("/layers.0/attn/matmul",)},
     ],
 )
 def test_a_pattern_that_matches_no_layer_is_an_error_that_lists_some(changes: dict[str, object]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"matches no linear layer; the model has /layers.0/attn/q_proj, .* and 3 more"
-    ):
+    with pytest.raises(ConfigError, match=r"matches no layer; the model has /layers.0/attn/q_proj, .* and 5 more"):
         select(decoder(), **changes)
 
 
@@ -122,13 +149,15 @@ def test_patterns_of_several_graphs_are_checked_together() -> None:
     for model in (first, second):
         SelectFormats(config, partial=True)(model)
     assert nodes(second, "MatMul")[0].metadata_props[SKIPPED] == NOT_INCLUDED
-    check_patterns(config, find_linears(first) + find_linears(second))
-    with pytest.raises(ConfigError, match=r"--include '\*q_proj' matches no linear layer; the model has /layer$"):
-        check_patterns(config, find_linears(second))
+    check_patterns(config, selectable(first) + selectable(second))
+    with pytest.raises(ConfigError, match=r"--include '\*q_proj' matches no layer; the model has /layer$"):
+        check_patterns(config, selectable(second))
 
 
 def test_nothing_to_quantize_is_an_error_that_counts_the_reasons() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"nothing to quantize among its 11 .*7 x --exclude '\*'.*2 x both"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"nothing to quantize among its 11 .*9 x --exclude '\*'.*1 x rotary"
+    ):
         select(decoder(), exclude=("head", "*"))
 
 
