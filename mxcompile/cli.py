@@ -3,13 +3,13 @@
 import contextlib
 import json
 import logging
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mxcompile.cli_options import config_file, override, sizer
 from mxcompile.errors import ConfigError, FormatError, MxCompileError, RuntimeLibraryError
 
 _COMPILE_EPILOG = """\b
@@ -71,45 +71,6 @@ def cli() -> None:
     """
 
 
-def _config_file(ctx: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
-    """Makes a TOML file's values the defaults of the other options, so that those given on the command line win."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    parameters = {_key(parameter): parameter for parameter in ctx.command.params if parameter.name != "config"}
-    for key in values:
-        if key not in parameters:
-            raise ConfigError(f"{path}: unknown key {key!r}; allowed are {', '.join(sorted(parameters))}")
-    ctx.default_map = {
-        str(parameters[key].name): _checked(f"{path}: {key}", parameters[key], value) for key, value in values.items()
-    }
-    return path
-
-
-def _key(parameter: click.Parameter) -> str:
-    """The key of a parameter in a TOML file: its long option, or the argument's name."""
-    return max(parameter.opts, key=len).removeprefix("--")
-
-
-def _checked(where: str, parameter: click.Parameter, value: Any) -> Any:
-    """A TOML value of the type that the parameter has on the command line."""
-    if isinstance(parameter, click.Option) and parameter.is_flag:
-        expected, right = "true or false", isinstance(value, bool)
-    elif isinstance(parameter, click.Option) and parameter.multiple:
-        expected = "a list of strings"
-        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    elif parameter.name == "block_size":
-        expected, right = "a whole number", isinstance(value, int) and not isinstance(value, bool)
-    else:
-        expected, right = "a string", isinstance(value, str)
-    if not right:
-        raise ConfigError(f"{where}: {value!r} is not possible; {expected} is expected")
-    return value
-
-
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -125,12 +86,29 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATTERN=FORMAT", help="Also PATTERN=WEIGHTS/ACTIVATIONS. Repeatable."
 )
+@click.option(
+    "--attention/--no-attention", default=True, show_default=True, help="Quantize the attention products too."
+)
+@click.option("--attention-format", help="Format of queries, keys, probabilities and values; otherwise --activations.")
+@click.option("--kv-format", help="Format of keys and values.")
+@click.option(
+    "--kv-blocking",
+    type=click.Choice(["sequence", "token"]),
+    default="sequence",
+    show_default=True,
+    help="What blocks of values run along.",
+)
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["packed", "float"]),
+    help="How a decoder keeps keys and values. Default: packed in a file, float in a folder (for optimum).",
+)
 @click.option("--task", help="Export task; otherwise that of the model's class, with a key-value cache.")
 @click.option("--no-fuse", is_flag=True, help="Keep QuantizeBlock and DequantizeBlock around MatMul.")
 @click.option("--force", is_flag=True, help="Replace existing output.")
 @click.option("--dump", metavar="DIR", help="Save the model after each pass.")
 @click.option(
-    "--config", is_eager=True, callback=_config_file, metavar="FILE.toml", help="Defaults for all these options."
+    "--config", is_eager=True, callback=config_file, metavar="FILE.toml", help="Defaults for all these options."
 )
 @click.option("--verbose", is_flag=True, help="Log every pass on stderr.")
 @_json_option
@@ -144,6 +122,11 @@ def compile_command(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     overrides: tuple[str, ...],
+    attention: bool,
+    attention_format: str | None,
+    kv_format: str | None,
+    kv_blocking: str,
+    kv_cache: str | None,
     task: str | None,
     no_fuse: bool,
     force: bool,
@@ -154,19 +137,24 @@ def compile_command(
 ) -> None:
     """Compiles MODEL: a hub id, a Hugging Face folder, or an .onnx file."""
     from mxcompile import display
-    from mxcompile.compiler import compile_model
+    from mxcompile.compiler import compile_model, default_kv_cache
     from mxcompile.config import CompileConfig
     from mxcompile.output import Destination
 
-    sized = _sizer(block_size)
+    sized = sizer(block_size)
     settings: dict[str, Any] = {
         "format": sized(format),
         "weights": weights and sized(weights),
         "activations": activations and sized(activations),
         "include": include,
         "exclude": exclude,
-        "overrides": tuple(_override(text, sized) for text in overrides),
+        "overrides": tuple(override(text, sized) for text in overrides),
         "fuse": not no_fuse,
+        "attention": attention,
+        "attention_format": attention_format and sized(attention_format),
+        "kv_format": kv_format and sized(kv_format),
+        "kv_blocking": kv_blocking,
+        "kv_cache": kv_cache or default_kv_cache(output),
     }
     others = {"task": task, "dump": dump, "config": config}
     display.show_settings(model, output, CompileConfig.of(**settings), others)
@@ -178,30 +166,6 @@ def compile_command(
         _print_json({**report.to_dict(), "report": str(path)})
     else:
         display.show_report(report, path)
-
-
-def _sizer(block_size: int | None) -> Callable[[str], str]:
-    """Adds a block size to a format name.
-
-    A name with one of its own, ``none``, and int8, whose scales are those of whole tokens, stay as they are.
-    """
-    from mxcompile.formats import FORMATS, get_format
-
-    def sized(name: str) -> str:
-        if block_size is None or name not in FORMATS or name == "int8":
-            return name
-        return get_format(f"{name}_b{block_size}").name
-
-    return sized
-
-
-def _override(text: str, sized: Callable[[str], str]) -> tuple[str, str, str]:
-    """``PATTERN=FORMAT`` or ``PATTERN=WEIGHTS/ACTIVATIONS`` as pattern, weights, activations."""
-    pattern, equals, formats = text.rpartition("=")
-    weights, slash, activations = formats.partition("/")
-    if not (pattern and equals and weights and (activations or not slash)):
-        raise ConfigError(f"--set {text!r}: PATTERN=FORMAT or PATTERN=WEIGHTS/ACTIVATIONS is expected")
-    return pattern, sized(weights), sized(activations if slash else weights)
 
 
 @contextlib.contextmanager
@@ -283,7 +247,8 @@ def _generate(model: Any, prompt: str, max_new_tokens: int, sampling: Any, as_js
         click.echo()
     rate = "" if result.tokens_per_second is None else f", {result.tokens_per_second:.1f} tokens/s"
     prefill = f"prompt of {result.prompt_tokens} in {1000 * result.prefill_seconds:.1f} ms"
-    click.secho(f"{len(result.tokens)} tokens{rate}, {prefill}", dim=True, err=True)
+    cache = f"cache {result.cache_bytes / 1e3:.1f} kB"
+    click.secho(f"{len(result.tokens)} tokens{rate}, {prefill}, {cache}", dim=True, err=True)
 
 
 def _embed(model: Any, prompts: Sequence[str], as_json: bool) -> None:

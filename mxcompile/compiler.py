@@ -12,24 +12,25 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from mxcompile.config import CompileConfig
+from mxcompile.config import CompileConfig, KvBlocking, KvCache
 from mxcompile.errors import MxCompileError, UnsupportedModelError
 from mxcompile.exporter import Exported, open_model
 from mxcompile.onnx_file import write_model
-from mxcompile.output import Destination
+from mxcompile.output import Destination, is_folder
 from mxcompile.passes import (
     AttachFunctions,
     FuseMatMulBlock,
+    InsertAttention,
     InsertQuantize,
     NormalizeLinears,
+    PackCache,
     PackWeights,
     RecordProvenance,
     SelectFormats,
 )
-from mxcompile.passes.analysis import find_linears
 from mxcompile.passes.metadata import WEIGHTS
-from mxcompile.passes.select_formats import check_patterns
-from mxcompile.report import CompileReport, describe_layers, quantized_size
+from mxcompile.passes.select_formats import check_patterns, selectable
+from mxcompile.report import CompileReport, describe_cache, describe_layers, quantized_size
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ Pass = (
     NormalizeLinears
     | SelectFormats
     | InsertQuantize
+    | InsertAttention
+    | PackCache
     | PackWeights
     | FuseMatMulBlock
     | AttachFunctions
@@ -66,6 +69,8 @@ def build_pipeline(
         NormalizeLinears(),
         SelectFormats(config, partial),
         InsertQuantize(),
+        InsertAttention(config.kv_blocking),
+        *([PackCache()] if config.kv_cache == "packed" else []),
         PackWeights(progress),
         *([FuseMatMulBlock()] if config.fuse else []),
         AttachFunctions(),
@@ -84,6 +89,11 @@ def compile_model(
     exclude: Iterable[str] = (),
     overrides: Iterable[tuple[str, str, str]] = (),
     fuse: bool = True,
+    attention: bool = True,
+    attention_format: str | None = None,
+    kv_format: str | None = None,
+    kv_blocking: KvBlocking = "sequence",
+    kv_cache: KvCache | None = None,
     task: str | None = None,
     force: bool = False,
     dump: str | os.PathLike[str] | None = None,
@@ -102,6 +112,11 @@ def compile_model(
         exclude: Globs over layer names: leave these alone.
         overrides: ``(glob, weights, activations)`` for single layers; the last match wins.
         fuse: Whether matmuls become MatMulBlock.
+        attention: Whether the attention products are quantized too.
+        attention_format: Format of queries, keys, probabilities and values; None for that of the activations.
+        kv_format: Format of keys and values, in place of `attention_format`.
+        kv_blocking: What blocks of values run along: the ``sequence`` or the features of a ``token``.
+        kv_cache: How a decoder keeps keys and values: ``packed`` or ``float``; None for `default_kv_cache`.
         task: Export task; None takes the one of the model's class.
         force: Whether existing output is replaced.
         dump: Folder that gets the model after each pass.
@@ -121,6 +136,11 @@ def compile_model(
         exclude=tuple(exclude),
         overrides=tuple(overrides),
         fuse=fuse,
+        attention=attention,
+        attention_format=attention_format,
+        kv_format=kv_format,
+        kv_blocking=kv_blocking,
+        kv_cache=kv_cache or default_kv_cache(output),
     )
     source = os.fspath(source)
     destination = Destination.of(output, force=force, source=source)
@@ -138,6 +158,14 @@ def compile_model(
     report = _report(exported, config, destination, (before, written), clock)
     destination.write_report(report.to_dict())
     return report
+
+
+def default_kv_cache(output: str | os.PathLike[str]) -> KvCache | None:
+    """What a decoder's cache holds if nobody says so: float in a folder, for optimum's classes know nothing else.
+
+    In a single file it is packed if formats and graph allow that (None, see `CompileConfig.of`).
+    """
+    return "float" if is_folder(output) else None
 
 
 def _run_passes(exported: Exported, config: CompileConfig, dump: str | os.PathLike[str] | None, tell: Progress) -> None:
@@ -170,9 +198,9 @@ def _run_passes(exported: Exported, config: CompileConfig, dump: str | os.PathLi
 
 def _check_selection(exported: Exported, config: CompileConfig) -> None:
     """What select-formats cannot check of several graphs one by one."""
-    linears = [linear for model in exported.models.values() for linear in find_linears(model)]
-    check_patterns(config, linears)
-    if not any(WEIGHTS in linear.node.metadata_props for linear in linears):
+    products = [product for model in exported.models.values() for product in selectable(model)]
+    check_patterns(config, products)
+    if not any(WEIGHTS in product.node.metadata_props for product in products):
         raise UnsupportedModelError(
             f"{exported.source}: nothing to quantize in {' and '.join(exported.models)}: every linear layer is left "
             "alone by --include, --exclude or --set, or there is none"
@@ -203,6 +231,7 @@ def _report(
 ) -> CompileReport:
     layers = [layer for name, model in exported.models.items() for layer in describe_layers(name, model)]
     counts = [quantized_size(model) for model in exported.models.values()]
+    kv_cache, kv_cache_skipped = describe_cache(exported.models.values())
     phases = zip(("export", "passes", "write"), clock, clock[1:], strict=False)
     return CompileReport(
         version=importlib.metadata.version("mxcompile"),
@@ -212,6 +241,8 @@ def _report(
         weights=config.weights,
         activations=config.activations,
         fused=config.fuse,
+        kv_cache=kv_cache,
+        kv_cache_skipped=kv_cache_skipped,
         layers=tuple(layers),
         bytes_before=sizes[0],
         bytes_after=sizes[1],

@@ -12,9 +12,12 @@ from rich.table import Table
 
 from mxcompile.config import CompileConfig
 from mxcompile.conformance_check import CheckReport
-from mxcompile.formats import Format
+from mxcompile.formats import NONE, Format
 from mxcompile.report import CompileReport
 from mxcompile.selftest import SelftestReport
+
+_PRODUCTS = {None: "linear", "qk": "Q x K", "pv": "P x V"}
+"""What kinds of matrix products are called."""
 
 Tell = Callable[[str, int, int], None]
 """A phase, and how much of how many steps is done; 0 of 0 where that is unknown."""
@@ -42,6 +45,7 @@ def show_settings(model: str, output: str, config: CompileConfig, more: dict[str
         more: Further settings by name; empty ones are not shown.
     """
     settings = {"weights": config.weights, "activations": config.activations}
+    settings |= {"attention": _attention(config)}
     settings |= {"include": ", ".join(config.include), "exclude": ", ".join(config.exclude)}
     overrides = (f"{pattern}={weights}/{activations}" for pattern, weights, activations in config.overrides)
     settings |= {"set": ", ".join(overrides), "fuse": "" if config.fuse else "no", **more}
@@ -50,6 +54,16 @@ def show_settings(model: str, output: str, config: CompileConfig, more: dict[str
     for name, value in settings.items():
         if value:
             console.print(f"  {name}: {value}", soft_wrap=True)
+
+
+def _attention(config: CompileConfig) -> str:
+    """The settings of attention in a line."""
+    if config.keys == config.values == NONE:
+        return "no"
+    formats = {"queries": config.attention, "keys": config.keys, "values": config.values}
+    shown = config.keys if len(set(formats.values())) == 1 else ", ".join(f"{k} {v}" for k, v in formats.items())
+    blocking = "" if config.kv_blocking == "sequence" else ", values along the features of a token"
+    return f"{shown}{blocking}; cache {config.kv_cache}"
 
 
 @contextlib.contextmanager
@@ -99,24 +113,43 @@ def show_report(report: CompileReport, path: Path) -> None:
         path: Where its JSON lies.
     """
     console = _console()
-    table = _table("matmuls", "weights", "activations", "why", right=["matmuls"])
-    formats = collections.Counter((str(layer.weights), str(layer.activations)) for layer in report.quantized)
-    for (weights, activations), count in formats.items():
-        table.add_row(str(count), weights, activations, "")
+    table = _table("matmuls", "of", "weights", "activations", "why", right=["matmuls"])
+    done = ((_PRODUCTS[layer.attention], str(layer.weights), str(layer.activations)) for layer in report.quantized)
+    for (product, weights, activations), count in collections.Counter(done).items():
+        table.add_row(str(count), product, weights, activations, "")
     for reason, count in collections.Counter(str(layer.skipped) for layer in report.skipped).items():
-        table.add_row(str(count), "-", "-", reason)
+        table.add_row(str(count), "-", "-", "-", reason)
     console.print(table)
     console.print()
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in report.seconds.items())
+    bits = "-"
+    if report.bits_per_weight is not None:
+        bits = f"{report.bits_per_weight:.2f} of the quantized ones, {report.quantized_weights:,}"
     size, ratio = _bytes(report.bytes_after), report.bytes_before / report.bytes_after
     for name, value in {
         "size": f"{_bytes(report.bytes_before)} -> {size} ({ratio:.2f} times smaller)",
-        "bits per weight": f"{report.bits_per_weight:.2f} of the quantized ones, {report.quantized_weights:,}",
+        "bits per weight": bits,
+        "kv cache": _cache(report),
         "time": f"{sum(report.seconds.values()):.1f} s ({seconds}), peak memory {_bytes(report.peak_memory_bytes)}",
         "output": report.output,
         "report": str(path),
     }.items():
-        console.print(f"{name + ':':<16} {value}", soft_wrap=True)
+        if value:
+            console.print(f"{name + ':':<16} {value}", soft_wrap=True)
+
+
+def _cache(report: CompileReport) -> str:
+    """What the key-value cache holds, in a line; empty where there is none or nobody wanted to pack it."""
+    parts = []
+    for kind in ("key", "value") if report.kv_cache else ():
+        tensor = report.kv_cache and report.kv_cache[kind]
+        if tensor:
+            blocks = f" in blocks of {tensor['block']} tokens" if tensor["axis"] == "sequence" else ""
+            parts.append(f"{kind}s {tensor['format']}{blocks}")
+    skipped = list(report.kv_cache_skipped.values())
+    if skipped:
+        parts.append(f"{len(skipped)} tensors in float{', such as this' if len(skipped) > 1 else ''}: {skipped[0]}")
+    return "; ".join(parts)
 
 
 def _bytes(size: int) -> str:

@@ -15,13 +15,20 @@ from mxcompile.errors import ExportError
 from mxcompile.onnx_file import write_model
 
 
+def is_folder(output: str | os.PathLike[str]) -> bool:
+    """Whether an output means a folder: it is one already, ends with a slash, or does not end with ``.onnx``."""
+    text = os.fspath(output)
+    path = Path(text).expanduser()
+    return path.is_dir() or text.endswith(os.sep) or path.suffix != ".onnx"
+
+
 @dataclasses.dataclass(frozen=True)
 class Destination:
     """An output that was checked before the long work begins.
 
     Attributes:
         path: The .onnx file, or the folder.
-        folder: Whether it is a folder: it is one already, ends with a slash, or does not end with ``.onnx``.
+        folder: Whether it is a folder (`is_folder`).
         force: Whether existing files are replaced.
     """
 
@@ -43,7 +50,7 @@ class Destination:
         """
         text = os.fspath(output)
         path = Path(text).expanduser()
-        folder = path.is_dir() or text.endswith(os.sep) or path.suffix != ".onnx"
+        folder = is_folder(text)
         if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
             raise ExportError(f"{text}: is the model to compile; write the result to another place")
         parent = path.absolute().parent

@@ -1,12 +1,16 @@
 """What a compilation did: per layer and in total, for the table on the terminal and the JSON beside the output."""
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import onnx_ir as ir
 
+from mxcompile.kv_cache import METADATA
+from mxcompile.kv_cache import SKIPPED as NOT_PACKED
 from mxcompile.ops import DEQUANTIZE, DOMAIN, MATMUL
-from mxcompile.passes.metadata import ACTIVATIONS, LAYER, SKIPPED, WEIGHTS
+from mxcompile.passes.metadata import ACTIVATIONS, ATTENTION, LAYER, SKIPPED, WEIGHTS
 from mxcompile.passes.rewriting import producer
 
 
@@ -17,10 +21,11 @@ class LayerReport:
     Attributes:
         model: File name of the model that holds it.
         layer: Path of the layer, or the node's name where it is no linear layer.
-        weights: Format of the weights; None if the product is left alone.
-        activations: Format of the activations, ``none`` if they stay as they are; None if left alone.
-        k: Length of the reduction; None if left alone.
-        n: Output features; None if left alone.
+        weights: Format of the weights, or of an attention's keys or values; None if the product is left alone.
+        activations: Format of the other operand, ``none`` if it stays as it is; None if left alone.
+        attention: ``qk`` for queries times keys, ``pv`` for probabilities times values; None for a linear layer.
+        k: Length of a quantized linear layer's reduction; None of any other product.
+        n: Its output features.
         skipped: Why it is left alone; None if it is quantized.
     """
 
@@ -28,6 +33,7 @@ class LayerReport:
     layer: str
     weights: str | None = None
     activations: str | None = None
+    attention: str | None = None
     k: int | None = None
     n: int | None = None
     skipped: str | None = None
@@ -45,6 +51,9 @@ class CompileReport:
         weights: Format of the weights, by default.
         activations: Format of the activations, by default.
         fused: Whether the matmuls are MatMulBlock.
+        kv_cache: What the packed key-value cache holds, as in the metadata `mxcompile.kv_cache` (docs/kv-cache.md);
+            None if there is none.
+        kv_cache_skipped: Tensors of the cache that stay in float although it was to be packed, with the reason.
         layers: Every matrix product.
         bytes_before: Size of all weights before.
         bytes_after: Size of the written model files.
@@ -61,6 +70,8 @@ class CompileReport:
     weights: str
     activations: str
     fused: bool
+    kv_cache: dict[str, Any] | None
+    kv_cache_skipped: dict[str, str]
     layers: tuple[LayerReport, ...]
     bytes_before: int
     bytes_after: int
@@ -80,9 +91,9 @@ class CompileReport:
         return [layer for layer in self.layers if layer.skipped is not None]
 
     @property
-    def bits_per_weight(self) -> float:
-        """Stored bits of a quantized weight, scales included."""
-        return 8 * self.quantized_bytes / self.quantized_weights
+    def bits_per_weight(self) -> float | None:
+        """Stored bits of a quantized weight, scales included; None if attention alone is quantized."""
+        return 8 * self.quantized_bytes / self.quantized_weights if self.quantized_weights else None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready values, derived figures included."""
@@ -100,11 +111,26 @@ def describe_layers(name: str, model: ir.Model) -> list[LayerReport]:
     for node in model.graph.all_nodes():
         metadata = node.metadata_props
         layer = metadata.get(LAYER) or node.name or node.outputs[0].name or ""
+        attention = metadata.get(ATTENTION)
+        formats = metadata.get(WEIGHTS), metadata.get(ACTIVATIONS)
         if SKIPPED in metadata:
-            layers.append(LayerReport(name, layer, skipped=metadata[SKIPPED]))
+            layers.append(LayerReport(name, layer, attention=attention, skipped=metadata[SKIPPED]))
+        elif attention is not None and node.op_type in ("MatMul", MATMUL):  # its quantizers say so too
+            layers.append(LayerReport(name, layer, *formats, attention))
         elif (weight := _packed_weight(node)) is not None:
-            layers.append(LayerReport(name, layer, metadata[WEIGHTS], metadata[ACTIVATIONS], weight.k, weight.n))
+            layers.append(LayerReport(name, layer, *formats, k=weight.k, n=weight.n))
     return layers
+
+
+def describe_cache(models: Iterable[ir.Model]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """What the packed key-value cache of the models holds, and why tensors of it stay in float."""
+    packed: dict[str, Any] | None = None
+    skipped: dict[str, str] = {}
+    for model in models:
+        if METADATA in model.metadata_props:
+            packed = json.loads(model.metadata_props[METADATA])
+        skipped |= json.loads(model.metadata_props.get(NOT_PACKED, "{}"))
+    return packed, skipped
 
 
 def quantized_size(model: ir.Model) -> tuple[int, int]:
@@ -136,7 +162,7 @@ class _PackedWeight:
 
 def _packed_weight(node: ir.Node) -> _PackedWeight | None:
     """The weight of a quantized layer: of MatMulBlock, or of a MatMul that was not fused."""
-    if WEIGHTS not in node.metadata_props:
+    if WEIGHTS not in node.metadata_props or ATTENTION in node.metadata_props:
         return None
     if (node.op_type, node.domain) == (MATMUL, DOMAIN):
         codes, scales, k = node.inputs[1], node.inputs[2], node.attributes["k"]

@@ -122,6 +122,7 @@ def test_the_version_is_given(run: Run) -> None:
         (("m.onnx",), "Missing option '-o'"),
         (("-o", "o.onnx"), "Missing argument 'MODEL'"),
         (("m.onnx", "-o", "o.onnx", "--colour"), "No such option"),
+        (("m.onnx", "-o", "o.onnx", "--kv-cache", "half"), "'half' is not one of 'packed', 'float'"),
         (("m.onnx", "-o", "o.onnx", "--block-size", "many"), "not a valid integer"),
         (("run", "m.onnx"), "Missing option '--prompt'"),
         (("run", "m.onnx", "--prompt", "a", "--threads", "0"), "x>=1"),
@@ -170,8 +171,10 @@ def test_the_table_says_what_became_of_every_matmul(run: Run) -> None:
     result = run("decoder.onnx", "-o", "out.onnx", "--set", "*q_proj=mxfp4/none", "--exclude", "*gate_proj")
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert ["4", "amxfp4", "amxfp4"] in rows
-    assert ["1", "mxfp4", "none"] in rows
+    assert ["4", "linear", "amxfp4", "amxfp4"] in rows
+    assert ["1", "linear", "mxfp4", "none"] in rows
+    assert ["1", "Q", "x", "K", "amxfp4", "amxfp4"] in rows
+    assert ["1", "P", "x", "V", "amxfp4", "amxfp4"] in rows
     assert "output head: kept by default" in result.stdout
     assert "out.report.json" in result.stdout
     assert "bits per weight: 4." in result.stdout
@@ -181,17 +184,35 @@ def test_the_table_says_what_became_of_every_matmul(run: Run) -> None:
 def test_settings_and_phases_are_told_on_stderr(run: Run) -> None:
     result = run("decoder.onnx", "-o", "out.onnx", "--activations", "none", "--set", "*k_proj=mxfp4", "--no-fuse")
     lines = result.stderr.splitlines()
-    assert lines[:5] == [
+    assert lines[:6] == [
         "decoder.onnx -> out.onnx",
         "  weights: amxfp4",
         "  activations: none",
+        "  attention: no",
         "  set: *k_proj=mxfp4/mxfp4",
         "  fuse: no",
     ]
-    assert [line for line in lines[5:] if "pack-weights" in line or "writing" in line] == [
+    assert [line for line in lines[6:] if "pack-weights" in line or "writing" in line] == [
         "  pack-weights",
         "  writing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ([], "attention: amxfp4; cache packed"),
+        (["--kv-format", "mxfp4"], "attention: queries amxfp4, keys mxfp4, values mxfp4; cache packed"),
+        (["--format", "dint4"], "attention: queries int8, keys int8, values dint4; cache packed"),
+        (["--kv-blocking", "token"], "attention: amxfp4, values along the features of a token; cache packed"),
+        (["--format", "nvfp4"], "attention: nvfp4; cache float"),
+        (["--no-attention"], "attention: no"),
+    ],
+)
+def test_the_settings_of_attention_are_told_in_a_line(options: list[str], line: str, run: Run) -> None:
+    result = run("decoder.onnx", "-o", "out.onnx", *options)
+    assert result.exit_code == 0, result.output
+    assert f"  {line}" in result.stderr.splitlines()
 
 
 def test_json_is_one_object_and_the_report(run: Run) -> None:
@@ -210,7 +231,7 @@ def test_the_report_of_a_folder_lies_in_it(run: Run) -> None:
 
 def test_dump_saves_the_model_after_each_pass(run: Run) -> None:
     assert run("decoder.onnx", "-o", "out.onnx", "--dump", "steps").exit_code == 0
-    assert len(list(Path("steps").glob("*.onnx"))) == 7
+    assert len(list(Path("steps").glob("*.onnx"))) == 9
 
 
 def test_verbose_logs_every_pass(run: Run) -> None:
@@ -253,8 +274,14 @@ def test_names_with_brackets_are_no_markup(run: Run) -> None:
         (["--include", "a*", "--include", "b"], {"include": ("a*", "b"), "exclude": ()}),
         (["--exclude", "a*"], {"exclude": ("a*",)}),
         (["--set", "*q=mxfp4"], {"overrides": (("*q", "mxfp4", "mxfp4"),)}),
+        (["--set", "*q=dint4"], {"overrides": (("*q", "dint4", "int8"),)}),
         (["--set", "*q=none"], {"overrides": (("*q", "none", "none"),)}),
         (["--set", "a=b=mxfp4/none"], {"overrides": (("a=b", "mxfp4", "none"),)}),
+        ([], {"attention": True, "attention_format": None, "kv_format": None, "kv_blocking": "sequence"}),
+        (["--no-attention"], {"attention": False, "kv_cache": None}),
+        (["--attention-format", "mxfp4", "--kv-format", "int8"], {"attention_format": "mxfp4", "kv_format": "int8"}),
+        (["--attention-format", "mxfp4", "--block-size", "16"], {"attention_format": "mxfp4_b16"}),
+        (["--kv-blocking", "token", "--kv-cache", "float"], {"kv_blocking": "token", "kv_cache": "float"}),
         (["--no-fuse", "--force", "--task", "t"], {"fuse": False, "force": True, "task": "t"}),
         (["--block-size", "16"], {"format": "amxfp4_b16"}),
         (["--block-size", "32"], {"format": "amxfp4"}),
@@ -279,6 +306,9 @@ def test_options_become_settings(options: list[str], expected: dict[str, Any], r
         (["--set", "q=mxfp4/"], ["PATTERN=FORMAT"]),
         (["--set", "q=int5"], ["unknown format 'int5'"]),
         (["--weights", "none"], ["nothing to quantize"]),
+        (["--no-attention", "--kv-format", "mxfp4"], ["--no-attention; leave one of them out"]),
+        (["--kv-cache", "packed", "--format", "nvfp4"], ["--kv-cache packed is not possible", "--kv-format"]),
+        (["--attention-format", "int5"], ["unknown format 'int5'"]),
         (["--exclude", "*nowhere*"], ["*nowhere*", "/layers.0/attn/q_proj"]),
         (["--exclude", "*"], ["nothing to quantize"]),
         (["--config", "nowhere.toml"], ["nowhere.toml: cannot be read as TOML"]),
@@ -341,7 +371,7 @@ def test_explicit_options_win_over_the_config_file(run: Run, recorder: Recorder)
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("formats = 'mxfp4'", ["c.toml: unknown key 'formats'; allowed are activations, block-size"]),
+        ("formats = 'mxfp4'", ["c.toml: unknown key 'formats'; allowed are activations, attention, "]),
         ("format = ", ["c.toml: cannot be read as TOML"]),
         ("exclude = 'a'", ["c.toml: exclude: 'a' is not possible; a list of strings is expected"]),
         ("exclude = [1]", ["a list of strings is expected"]),

@@ -1,0 +1,76 @@
+"""What the options of ``mxcompile compile`` mean: values from a TOML file, block sizes, single layers."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mxcompile.errors import ConfigError
+
+
+def config_file(ctx: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
+    """Makes a TOML file's values the defaults of the other options, so that those given on the command line win."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    parameters = {_key(parameter): parameter for parameter in ctx.command.params if parameter.name != "config"}
+    for key in values:
+        if key not in parameters:
+            raise ConfigError(f"{path}: unknown key {key!r}; allowed are {', '.join(sorted(parameters))}")
+    ctx.default_map = {
+        str(parameters[key].name): _checked(f"{path}: {key}", parameters[key], value) for key, value in values.items()
+    }
+    return path
+
+
+def _key(parameter: click.Parameter) -> str:
+    """The key of a parameter in a TOML file: its long option, or the argument's name."""
+    return max(parameter.opts, key=len).removeprefix("--")
+
+
+def _checked(where: str, parameter: click.Parameter, value: Any) -> Any:
+    """A TOML value of the type that the parameter has on the command line."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        expected, right = "true or false", isinstance(value, bool)
+    elif isinstance(parameter, click.Option) and parameter.multiple:
+        expected = "a list of strings"
+        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif parameter.name == "block_size":
+        expected, right = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+    else:
+        expected, right = "a string", isinstance(value, str)
+    if not right:
+        raise ConfigError(f"{where}: {value!r} is not possible; {expected} is expected")
+    return value
+
+
+def sizer(block_size: int | None) -> Callable[[str], str]:
+    """Adds a block size to a format name.
+
+    A name with one of its own, ``none``, and int8, whose scales are those of whole tokens, stay as they are.
+    """
+    from mxcompile.formats import FORMATS, get_format
+
+    def sized(name: str) -> str:
+        if block_size is None or name not in FORMATS or name == "int8":
+            return name
+        return get_format(f"{name}_b{block_size}").name
+
+    return sized
+
+
+def override(text: str, sized: Callable[[str], str]) -> tuple[str, str, str]:
+    """``PATTERN=FORMAT`` or ``PATTERN=WEIGHTS/ACTIVATIONS`` as pattern, weights, activations."""
+    from mxcompile.config import paired_activations
+
+    pattern, equals, formats = text.rpartition("=")
+    weights, slash, activations = formats.partition("/")
+    if not (pattern and equals and weights and (activations or not slash)):
+        raise ConfigError(f"--set {text!r}: PATTERN=FORMAT or PATTERN=WEIGHTS/ACTIVATIONS is expected")
+    weights = sized(weights)
+    return pattern, weights, sized(activations) if slash else paired_activations(weights)
