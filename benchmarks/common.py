@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from mxcompile import compiler, exporter, formats, onnx_file
-from mxcompile.kv_cache import empty_shape
+from mxcompile.kv_cache import empty_cache
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DEMO = EXAMPLES / "demo-model"
@@ -104,8 +104,7 @@ def decoder_feeds(
     """Inputs for ``ids [batch, length]`` after the keys and values of earlier tokens (none: an empty cache)."""
     caches = [each for each in session.get_inputs() if each.name.startswith("past_key_values")]
     if not past:
-        dtypes = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-        past = [np.zeros((len(ids), *empty_shape(each.shape)[1:]), dtypes[each.type]) for each in caches]
+        past = list(empty_cache(caches, len(ids)).values())
     start = past[0].shape[2]  # of the keys, packed or not
     positions = np.arange(start, start + ids.shape[1])
     feeds: dict[str, npt.NDArray[Any]] = {

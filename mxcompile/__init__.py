@@ -6,6 +6,7 @@
     session = mxcompile.create_session("out.onnx", threads=2)
     library = mxcompile.custom_ops_library()
     fmt     = mxcompile.formats.get_format("amxfp4")
+    cache   = mxcompile.kv_cache.empty_cache(session.get_inputs())
 
 Importing the package is cheap: each of these loads what it needs when it is first used.
 """
@@ -14,11 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mxcompile import formats
+    from mxcompile import formats, kv_cache
     from mxcompile.compiler import compile_model as compile
     from mxcompile.runtime import create_session, custom_ops_library
 
-__all__ = ["compile", "create_session", "custom_ops_library", "formats"]
+__all__ = ["compile", "create_session", "custom_ops_library", "formats", "kv_cache"]
 
 _LAZY = {
     "compile": ("mxcompile.compiler", "compile_model"),
@@ -28,8 +29,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "formats":
-        return importlib.import_module("mxcompile.formats")
+    if name in ("formats", "kv_cache"):
+        return importlib.import_module(f"mxcompile.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'mxcompile' has no attribute {name!r}")
     module, attribute = _LAZY[name]

@@ -18,7 +18,7 @@ from mxcompile import runtime
 from mxcompile.compiler import compile_model
 from mxcompile.exporter import open_model
 from mxcompile.formats import FORMATS, NONE, BlockTensor, get_format
-from mxcompile.kv_cache import empty_shape
+from mxcompile.kv_cache import empty_cache
 from mxcompile.onnx_file import write_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -80,11 +80,7 @@ def feeds_of(session: onnxruntime.InferenceSession, windows: np.ndarray) -> dict
     """The inputs of a session that prefills an empty cache with those windows."""
     positions = np.tile(np.arange(windows.shape[1]), (len(windows), 1))
     feeds = {"input_ids": windows, "attention_mask": np.ones_like(windows), "position_ids": positions}
-    for each in session.get_inputs():
-        if each.name.startswith("past_key_values"):
-            dtype = np.uint8 if each.type == "tensor(uint8)" else np.float32
-            feeds[each.name] = np.zeros((len(windows), *empty_shape(each.shape)[1:]), dtype)
-    return feeds
+    return feeds | empty_cache(session.get_inputs(), len(windows))
 
 
 def log_probabilities(session: onnxruntime.InferenceSession, windows: np.ndarray) -> np.ndarray:
