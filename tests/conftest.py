@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
+import models
 import pytest
+import text_models
 import tiny_models
+from click.testing import CliRunner
+from command_line import Recorder, Run
 
-from mxcompile import exporter, onnx_file
+from mxcompile import cli, compiler, exporter, onnx_file
+from mxcompile.onnx_file import write_model
 
 # A test that takes long on a busy machine is not wrong.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -39,3 +44,21 @@ def exported_model_folder(
         return folder
 
     return export
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in a folder with ``decoder.onnx``, ``counting.onnx`` and ``encoder.onnx``."""
+    monkeypatch.chdir(tmp_path)
+    write_model(models.decoder(), Path("decoder.onnx"))
+    text_models.save(text_models.counting_decoder(), Path("counting.onnx"))
+    text_models.save(text_models.encoder(), Path("encoder.onnx"))
+    return lambda *arguments: CliRunner().invoke(cli.cli, [*map(str, arguments)], prog_name="mxcompile")
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """What the command line makes of its options."""
+    recorder = Recorder()
+    monkeypatch.setattr(compiler, "compile_model", recorder)
+    return recorder

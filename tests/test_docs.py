@@ -1,4 +1,4 @@
-"""docs/ is true: of formats.md sections, bits, value tables, bytes and known answers; of all pages pictures and links."""
+"""docs/ is true: formats.md in its sections, tables, bytes and known answers; all pages in pictures and links."""
 
 import re
 from pathlib import Path
