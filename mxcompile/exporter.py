@@ -6,6 +6,7 @@ source needs none of them.
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -183,17 +184,18 @@ def _export(source: str, folder: Path, output: Path, task: str | None) -> str:
         chosen = _choose_task(source, model_type, config.get("architectures") or [], task)
         logger.debug("exporting %s, a %s, for %s", source, model_type, chosen)
         try:
-            main_export(
-                str(folder),
-                output,
-                task=chosen,
-                device="cpu",
-                dtype="fp32",
-                framework="pt",
-                library_name="transformers",
-                local_files_only=True,
-                do_validation=False,
-            )
+            with _scores_capped(folder):
+                main_export(
+                    str(folder),
+                    output,
+                    task=chosen,
+                    device="cpu",
+                    dtype="fp32",
+                    framework="pt",
+                    library_name="transformers",
+                    local_files_only=True,
+                    do_validation=False,
+                )
         except Exception as error:  # Three libraries are at work below; each failure is about this model
             raise ExportError(
                 f"{source}: the export of this {model_type} for {chosen} failed: {type(error).__name__}: "
@@ -202,6 +204,27 @@ def _export(source: str, folder: Path, output: Path, task: str | None) -> str:
         finally:
             gc.collect()
     return chosen
+
+
+@contextlib.contextmanager
+def _scores_capped(folder: Path) -> Iterator[None]:
+    """Has a model that caps its attention scores, such as Gemma 2, loaded with the attention that does so.
+
+    The one that transformers takes by default, torch's fused one, ignores ``attn_logit_softcapping``; optimum gives
+    no way to ask for another.
+    """
+    config = _require("transformers").AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    if all(getattr(part, "attn_logit_softcapping", None) is None for part in parts):
+        yield
+        return
+    manager = _require("optimum.exporters.tasks").TasksManager
+    load = manager.get_model_from_task
+    manager.get_model_from_task = staticmethod(functools.partial(load, attn_implementation="eager"))
+    try:
+        yield
+    finally:
+        manager.get_model_from_task = staticmethod(load)
 
 
 def _choose_task(source: str, model_type: str, architectures: list[str], task: str | None) -> str:

@@ -311,7 +311,7 @@ def without_cache(model: TextModel, tokens: Sequence[int]) -> int:
     return int(np.argmax(model.session.run(["logits"], feeds)[0][0, -1]))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gemma2"])
 def test_the_cache_gives_what_recomputing_everything_gives(
     name: str, exported_model_folder: Callable[[str], Path]
 ) -> None:

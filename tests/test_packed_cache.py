@@ -18,8 +18,8 @@ from mxcompile.kv_cache import METADATA, PAST, SKIPPED, CacheFormat, empty_cache
 from mxcompile.passes import PackCache
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo-model"
-TINY = ("llama", "gpt2", "gemma")
-"""With grouped heads and without, with rotary angles and without, one head of keys."""
+TINY = ("llama", "gpt2", "gemma", "gemma2", "phi3", "qwen3_moe")
+"""With grouped heads and without, with rotary angles and without, with a window and capped scores, fused, routed."""
 
 AXES = {"sequence": "sequence", "token": "head_dim"}
 Compiled = Callable[..., Path]
@@ -35,7 +35,8 @@ def compiled(exported_model_folder: Callable[[str], Path], tmp_path_factory: pyt
         if key not in made:
             source = DEMO if name == "demo" else exported_model_folder(name) / "model.onnx"
             made[key] = folder / f"{'-'.join(key)}.onnx"
-            compile_model(source, output=made[key], kv_cache=kv_cache, kv_blocking=kv_blocking)  # type: ignore[arg-type]
+            report = compile_model(source, output=made[key], kv_cache=kv_cache, kv_blocking=kv_blocking)  # type: ignore[arg-type]
+            assert (report.kv_cache is not None, report.kv_cache_skipped) == (kv_cache == "packed", {})
         return made[key]
 
     return compiled

@@ -4,6 +4,7 @@
 text models, a tokenizer. The same name gives the same weights every time.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ MLP = 96
 LAYERS = 2
 HEADS = 4
 POSITIONS = 64
+WINDOW = 4
 PAD, BOS, EOS = 0, 1, 2
 
 _TRANSFORMER: dict[str, Any] = {
@@ -32,7 +34,35 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mistral": ("MistralConfig", "MistralForCausalLM", {**_GROUPED, "sliding_window": None}),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {**_GROUPED, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**_GROUPED, "head_dim": 32}),
+    # A router in each layer chooses two of four experts.
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        {
+            **_GROUPED,
+            "head_dim": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": MLP // 2,
+            "norm_topk_prob": True,
+        },
+    ),
     "gemma": ("GemmaConfig", "GemmaForCausalLM", {**_GROUPED, "head_dim": 32}),
+    # A window and a cap on the scores, both so small that they change the logits of the tests.
+    "gemma2": (
+        "Gemma2Config",
+        "Gemma2ForCausalLM",
+        {
+            **_GROUPED,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "attn_logit_softcapping": 0.02,
+            "final_logit_softcapping": 0.5,
+        },
+    ),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", _GROUPED),
     "phi": ("PhiConfig", "PhiForCausalLM", {**_TRANSFORMER, **_TOKENS}),
     "gpt2": (
         "GPT2Config",
@@ -62,6 +92,18 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "bert": ("BertConfig", "BertForMaskedLM", {**_TRANSFORMER, "pad_token_id": PAD}),
     "roberta": ("RobertaConfig", "RobertaForSequenceClassification", {**_TRANSFORMER, **_TOKENS}),
+    "modernbert": (
+        "ModernBertConfig",
+        "ModernBertForMaskedLM",
+        {
+            **_TRANSFORMER,
+            **_TOKENS,
+            "cls_token_id": BOS,
+            "sep_token_id": EOS,
+            "global_attn_every_n_layers": 2,
+            "local_attention": 2 * WINDOW,
+        },
+    ),
     "vit": (
         "ViTConfig",
         "ViTForImageClassification",
@@ -72,6 +114,21 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_attention_heads": HEADS,
             "image_size": 32,
             "patch_size": 16,
+        },
+    ),
+    "siglip": (
+        "SiglipConfig",
+        "SiglipModel",
+        {
+            "text_config": {**_TRANSFORMER, **_TOKENS, "projection_size": HIDDEN},
+            "vision_config": {
+                "hidden_size": HIDDEN,
+                "intermediate_size": MLP,
+                "num_hidden_layers": LAYERS,
+                "num_attention_heads": HEADS,
+                "image_size": 32,
+                "patch_size": 16,
+            },
         },
     ),
     "t5": (
@@ -109,10 +166,21 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "gpt2", "opt")
-ENCODERS = ("bert", "roberta", "vit")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "phi3", "phi", "gpt2", "opt")
+ENCODERS = ("bert", "roberta", "modernbert", "vit")
+TWO_TOWERS = ("siglip",)
 ENCODER_DECODERS = ("t5", "bart")
 NAMES = tuple(_MODELS)
+IMAGES_ONLY = ("vit",)
+
+ATTENTIONS: dict[str, dict[str, int]] = {
+    **{name: {"model.onnx": LAYERS} for name in (*DECODERS, *ENCODERS)},
+    # Both towers, and the one that pools the image.
+    **{name: {"model.onnx": 2 * LAYERS + 1} for name in TWO_TOWERS},
+    # In both branches of the decoder, to itself and to the encoder.
+    **{name: {"encoder_model.onnx": LAYERS, "decoder_model_merged.onnx": 4 * LAYERS} for name in ENCODER_DECODERS},
+}
+"""How many attentions the files of each model hold."""
 
 
 def save_tiny_model(name: str, folder: Path) -> Path:
@@ -121,11 +189,14 @@ def save_tiny_model(name: str, folder: Path) -> Path:
     import transformers
 
     config_class, model_class, arguments = _MODELS[name]
+    with warnings.catch_warnings():  # ModernBERT's import alone makes torch warn, of itself.
+        warnings.simplefilter("ignore")
+        model = getattr(transformers, model_class)
     config = getattr(transformers, config_class)(**arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        getattr(transformers, model_class)(config).save_pretrained(folder)
-    if name != "vit":
+        model(config).save_pretrained(folder)
+    if name not in IMAGES_ONLY:
         _tokenizer().save_pretrained(folder)
     return folder
 

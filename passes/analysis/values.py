@@ -48,7 +48,7 @@ _BOOLEAN: Final = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsNaN
 
 
 _INDICES: Final = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-"""Operators that count, whatever the type of what they look at."""
+"""Operators that count, whatever the type of what they look at; others do so in results after their first."""
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
@@ -75,7 +75,7 @@ def element_type(value: ir.Value | None) -> ir.DataType | None:
             continue
         if node.op_type in _BOOLEAN:
             return ir.DataType.BOOL
-        if node.op_type in _INDICES:
+        if node.op_type in _INDICES or (node.op_type in ("MaxPool", "TopK", "Unique") and each.index()):
             return ir.DataType.INT64
         if node.op_type == "ConstantOfShape":
             fill = node.attributes.get("value")

@@ -9,7 +9,7 @@ from models import decoder, nodes, parse, random_weights
 
 from mxcompile import onnx_file
 from mxcompile.passes.analysis import Attention, find_attention, find_other_matmuls, find_rotary, find_unrecognized
-from mxcompile.passes.analysis.attention import EINSUM, FUSED
+from mxcompile.passes.analysis.attention import EINSUM, FUSED, NO_SOFTMAX
 from mxcompile.passes.analysis.linears import ACTIVATIONS_ONLY
 
 SOURCES = {"q": "q", "k": "k", "v": "v"}
@@ -148,28 +148,26 @@ def test_the_reason_of_an_attention_product_is_that_it_is_one() -> None:
 
 # Every architecture
 
-SELF_AND_CROSS = 2
-BRANCHES = 2
-_ENCODER_DECODER = {
-    "encoder_model.onnx": tiny_models.LAYERS,
-    "decoder_model_merged.onnx": tiny_models.LAYERS * SELF_AND_CROSS * BRANCHES,
-}
-EXPECTED = {
-    name: _ENCODER_DECODER if name in tiny_models.ENCODER_DECODERS else {"model.onnx": tiny_models.LAYERS}
-    for name in tiny_models.NAMES
-}
-GROUPED = {"llama", "mistral", "qwen2", "qwen3", "gemma"}
+GROUPED = set(tiny_models.DECODERS) - {"phi", "gpt2", "opt"}
+UNSCALED = {"t5", "gemma2"}
+"""Without a scale, and with one behind the product of queries and keys."""
+
+POOLING = "/vision_model/head/attention"
+"""The attention with which SigLIP pools an image: torch's own class, which scales queries alone."""
+
+COMPARED = {name: [NO_SOFTMAX] for name in tiny_models.TWO_TOWERS}
+"""Texts with images."""
 
 
 @pytest.mark.parametrize("name", tiny_models.NAMES)
 def test_every_attention_of_an_architecture_is_found(name: str, exported_model_folder) -> None:
-    for file, count in EXPECTED[name].items():
+    for file, count in tiny_models.ATTENTIONS[name].items():
         model = onnx_file.read_model(exported_model_folder(name) / file)
         found = find_attention(model)
         assert len(found) == count
-        assert find_unrecognized(model) == []
-        # Half of the scale stands on either side; T5 has none.
-        assert {len(each.scales) for each in found} == {0 if name == "t5" else 2}
+        assert [each.reason for each in find_unrecognized(model)] == COMPARED.get(name, [])
+        for each in found:  # Half of the scale stands on either side.
+            assert len(each.scales) == (0 if name in UNSCALED else 1 if each.layer == POOLING else 2)
         products = {node for each in found for node in (each.qk, each.pv)}
         assert len(products) == 2 * count
         assert not products & find_rotary(model).keys()
@@ -186,6 +184,22 @@ def test_a_decoder_reads_keys_and_values_of_its_cache(name: str, exported_model_
         assert (found.k.source.name, found.v.source.name) == (f"present.{layer}.key", f"present.{layer}.value")
         assert (found.k.perm, found.v.perm) == (None, None)
         assert (found.k.repeated is not None) == (found.v.repeated is not None) == (name in GROUPED)
+
+
+def test_scores_may_be_capped(exported_model_folder) -> None:
+    for found in find_attention(onnx_file.read_model(exported_model_folder("gemma2") / "model.onnx")):
+        between, node = list[str](), found.softmax.inputs[0].producer()
+        while node is not found.qk:
+            between.append(node.op_type)
+            node = node.inputs[0].producer()
+        assert between == ["Add", "Mul", "Tanh", "Div", "Mul"]
+
+
+def test_values_may_be_taken_from_one_tensor_of_all_three(exported_model_folder) -> None:
+    model = onnx_file.read_model(exported_model_folder("modernbert") / "model.onnx")
+    for found in find_attention(model):
+        squeeze = found.v.source.producer()
+        assert (squeeze.op_type, squeeze.inputs[0].producer().op_type) == ("Squeeze", "Split")
 
 
 def test_a_merged_decoder_reads_the_cache_in_its_second_branch(exported_model_folder) -> None:

@@ -190,18 +190,18 @@ def encoder_feeds(name: str) -> dict[str, Array]:
     ids = rng.integers(3, tiny_models.VOCABULARY, (BATCH, PROMPT + 7))
     mask = np.ones_like(ids)
     mask[0, -2:] = 0
-    if name == "vit":
-        return {"pixel_values": rng.standard_normal((BATCH, 3, 32, 32), np.float32)}
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    text = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    image = {"pixel_values": rng.standard_normal((BATCH, 3, 32, 32), np.float32)}
+    return image if name in tiny_models.IMAGES_ONLY else text | image if name in tiny_models.TWO_TOWERS else text
 
 
-@pytest.mark.parametrize("name", [*tiny_models.ENCODERS, *tiny_models.ENCODER_DECODERS])
+@pytest.mark.parametrize("name", [*tiny_models.ENCODERS, *tiny_models.TWO_TOWERS, *tiny_models.ENCODER_DECODERS])
 def test_an_encoder_computes_what_the_formats_say(name: str, exported_model_folder, tmp_path: Path) -> None:
     config = CompileConfig.of("amxfp4")
-    file = "encoder_model.onnx" if name in tiny_models.ENCODER_DECODERS else "model.onnx"
+    file, count = next(iter(tiny_models.ATTENTIONS[name].items()))
     model = onnx_file.read_model(exported_model_folder(name) / file)
     observed = compiled(model, config)
-    assert len(observed) == tiny_models.LAYERS
+    assert len(observed) == count
     check(observed, run(open_session(model, tmp_path), encoder_feeds(name)), config)
 
 
@@ -230,7 +230,7 @@ def test_both_branches_of_a_merged_decoder_compute_what_the_formats_say(
         cache |= {name: value for name, value in new.items() if step == 0 or "decoder" in name}
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma", "opt", "bert"])
+@pytest.mark.parametrize("name", ["llama", "gemma", "gemma2", "opt", "bert", "modernbert"])
 def test_queries_keys_and_values_are_those_of_the_float_model(name: str, exported_model_folder, tmp_path: Path) -> None:
     """In the first layer, whose input no product has changed, to the bit; probabilities follow from the products."""
     path = exported_model_folder(name) / "model.onnx"

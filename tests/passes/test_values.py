@@ -13,7 +13,7 @@ from models import parse
 from mxcompile import onnx_file
 from mxcompile.passes.analysis.values import Shapes, constant, element_type
 
-SINGLE_GRAPHS = (*tiny_models.DECODERS, *tiny_models.ENCODERS)
+SINGLE_GRAPHS = (*tiny_models.DECODERS, *tiny_models.ENCODERS, *tiny_models.TWO_TOWERS)
 
 
 def values_of(model: ir.Model) -> list[ir.Value]:
@@ -133,6 +133,8 @@ def test_elements(body: str) -> None:
         ("z = Cast<to = 10>(x) y = CastLike(i, z)", "FLOAT16"),
         ("y = Shape(x)", "INT64"),
         ("y = IsNaN(x)", "BOOL"),
+        ("y, z = TopK(x, one)", "FLOAT"),
+        ("z, y = TopK(x, one)", "INT64"),
         ("z = Add(i, i) y = Unsqueeze(z, axes)", "INT64"),
         ("y = Constant<value_float = 1.0>()", "FLOAT"),
     ],
