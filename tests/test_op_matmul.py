@@ -30,6 +30,9 @@ def exact_product(
     return a_hat @ b_hat + offset, (b.size + EXTRA_ROUNDINGS) * UNIT_ROUNDOFF * magnitudes
 
 
+FEW_ROWS = 3
+"""Up to so many rows of A, all batches together, constant amxfp4 weights are multiplied block by block with amxfp4."""
+
 SHORT_PAIRS = [
     ("amxfp4", "amxfp4"),
     ("mxfp4", "mxfp4"),
@@ -107,6 +110,44 @@ def test_matmul_adds_up_in_the_documented_order(a_format, b_format):
         exact = a_hat[:, k, None].astype(np.longdouble) * b_hat[:, k].astype(np.longdouble) + total
         total = exact.astype(np.float32)
     np.testing.assert_array_equal(matmul(a, b, a_format, b_format), total)
+
+
+def amxfp4_block_sums(
+    a: np.ndarray, b: BlockTensor
+) -> tuple[npt.NDArray[np.longdouble], npt.NDArray[np.longdouble], npt.NDArray[np.longdouble]]:
+    """The sums of products of a block by the signs of both factors, and the scales.
+
+    Returns:
+        Exact sums ``[2, 2, m, n, blocks]`` of magnitudes (above zero first), and the scales of both operands,
+        ``[2, rows, blocks]``.
+    """
+    fmt = get_format("amxfp4")
+    sides = []
+    for packed in (fmt.quantize(a), b):
+        ones = np.full_like(packed.scales, 0x3C)  # 1 in E5M2
+        elements = fmt.dequantize(BlockTensor(packed.codes, ones, packed.size, packed.axis))
+        both = np.stack([np.maximum(elements, 0), np.maximum(-elements, 0)])
+        short = -packed.size % 32
+        sides.append(np.pad(both, ((0, 0), (0, 0), (0, short))).reshape(2, len(elements), -1, 32))
+    a_scales, b_scales = (
+        (packed.scales.astype(np.uint16) << 8).view(np.float16).astype(np.longdouble).transpose(2, 0, 1)
+        for packed in (fmt.quantize(a), b)
+    )
+    return np.einsum("imbk,jnbk->ijmnb", *sides).astype(np.longdouble), a_scales, b_scales
+
+
+@pytest.mark.parametrize("m", [1, 2, FEW_ROWS])
+def test_few_amxfp4_rows_times_constants_add_up_block_by_block(m):
+    a = random_tensor((m, 700)) * np.exp2(np.random.default_rng(2).integers(-9, 9, (m, 700))).astype(np.float32)
+    b = get_format("amxfp4").quantize(a.mean() + random_tensor((40, 700), seed=1) * np.float32(0.37))
+    sums, a_scales, b_scales = amxfp4_block_sums(a, b)
+    total = np.zeros((m, 40), np.float32)
+    for block in range(sums.shape[-1]):
+        for side, sign in ((0, 1), (1, -1)):
+            s, (above, below) = sums[side, ..., block], b_scales[:, None, :, block]
+            part = (above * s[0] - below * s[1]).astype(np.float32)  # exact products: one rounding
+            total = (sign * a_scales[side, :, None, block] * part + total).astype(np.float32)
+    np.testing.assert_array_equal(matmul(a, b, "amxfp4", "amxfp4", constants=CONSTANT_B), total)
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,14 @@ constexpr MatMulKernels MxSet() {
 
 }  // namespace
 
+int64_t PackedAmxfp4Bytes__avx2(const RowShape& row) {
+  return PackedBytes<LayoutOf<ByteScales<AmxDecode>, Fp4Words>>(row);
+}
+
+void PackAmxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
+  Pack<LayoutOf<ByteScales<AmxDecode>, Fp4Words>>(b, rows, row, packed);
+}
+
 const MatMulKernels f32_amxfp4_matmul__avx2 = Set<ByteScales<AmxDecode>, Fp4Words>();
 const MatMulKernels f32_amxfp4_pot_matmul__avx2 = Set<ByteScales<PowerDecode<2>>, Fp4Words>();
 const MatMulKernels f32_amxfp4_e4m3_matmul__avx2 = Set<ByteScales<AmxE4M3Decode>, Fp4Words>();

@@ -7,8 +7,10 @@
 
 #ifdef MXC_X86
 #define MXC_AVX2(set) &set##__avx2
+#define MXC_BF16(set) &set##__avx512bf16
 #else
 #define MXC_AVX2(set) nullptr
+#define MXC_BF16(set) nullptr
 #endif
 #define MXC_SETS(set) {&set##__scalar, MXC_AVX2(set)}
 // A packed layout is for vectors; the scalar product takes any format as it comes.
@@ -26,24 +28,25 @@ namespace {
 
 // clang-format off
 constexpr FormatSpec kFormats[] = {
-    // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8
-    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}},
-    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}},
-    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}},
-    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}},
-    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}},
-    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}},
-    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}},
-    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}},
-    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}},
-    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}},
-    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}},
-    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}},
-    {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}},
-    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS(int8_dint4_matmul)},
-    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS(int8_dint3_matmul)},
-    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS(int8_int4_matmul)},
-    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS(int8_int8_matmul)},
+    // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8, with itself
+    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {},
+     {&amxfp4_amxfp4_matmul__scalar, MXC_AVX2(amxfp4_amxfp4_matmul), nullptr, nullptr, MXC_BF16(amxfp4_amxfp4_matmul)}},
+    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
+    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}},
+    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, {}},
+    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, {}},
+    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}},
+    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}},
+    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}},
+    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}, {}},
+    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}},
+    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, {}},
+    {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}},
+    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS(int8_dint4_matmul), {}},
+    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS(int8_dint3_matmul), {}},
+    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS(int8_int4_matmul), {}},
+    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS(int8_int8_matmul), {}},
 };
 // clang-format on
 

@@ -19,7 +19,7 @@ struct Format {
   int64_t ScaleBytes(int64_t k) const { return ScaleGroups(k) * spec->scales_per_block; }
   // Whether a piece of a row, a whole number of blocks, can be quantized by itself.
   bool Divisible() const { return block != 0 && !spec->row_bound; }
-  const RowKernels& Rows(Isa isa) const { return *spec->rows[static_cast<int>(isa)]; }
+  const RowKernels& Rows(Isa isa) const { return *BestUpTo(spec->rows, isa); }
 };
 
 // Reads a name. On failure gives false and an error that says what was found and what is allowed.

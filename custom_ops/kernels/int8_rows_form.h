@@ -31,7 +31,7 @@ inline const int16_t* UnitsOfRow(const uint8_t* prepared) {
   return reinterpret_cast<const int16_t*>(prepared + kHeader);
 }
 
-inline void PrepareInt8(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared) {
+inline void PrepareInt8(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t) {
   std::memset(prepared, 0, kHeader);
   if (k == 0) return;
   const Int8::Scale scale = Int8::Load(scales);
@@ -42,7 +42,7 @@ inline void PrepareInt8(const uint8_t* codes, const uint8_t* scales, int64_t k, 
   std::memset(units + k, 0, static_cast<size_t>(PaddedSize(k) - k) * sizeof(int16_t));
 }
 
-constexpr RowForm kInt8Form = {PreparedBytes, PrepareInt8};
+constexpr RowForm kInt8Form = {PreparedBytes, nullptr, PrepareInt8};
 
 // The factor of B's units.
 template <typename Number>

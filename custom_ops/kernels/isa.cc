@@ -5,22 +5,36 @@
 namespace mxcompile {
 namespace {
 
-// From the plainest to the best.
-constexpr const char* kNames[kIsaCount] = {"scalar", "avx2"};
+constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16"};
 
 #ifdef MXC_X86
-bool CpuHasAvx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+bool CpuHas(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("f16c");
+    case Isa::kAvx512:
+      return CpuHas(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case Isa::kAvx512Vnni:
+      return CpuHas(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni") &&
+             __builtin_cpu_supports("avx512vbmi");
+    case Isa::kAvx512Bf16:
+      return CpuHas(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
+  }
+  return false;
 }
 #else
-bool CpuHasAvx2() { return false; }
+bool CpuHas(Isa isa) { return isa == Isa::kScalar; }
 #endif
 
 }  // namespace
 
 const char* IsaName(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
-bool IsaAvailable(Isa isa) { return isa == Isa::kScalar || CpuHasAvx2(); }
+bool IsaAvailable(Isa isa) { return CpuHas(isa); }
 
 IsaChoice ChooseIsa(const char* requested) {
   const std::string wanted = requested == nullptr ? "" : requested;
@@ -40,7 +54,7 @@ IsaChoice ChooseIsa(const char* requested) {
 
 const ConvertKernels& HalfConvert(Isa isa) {
 #ifdef MXC_X86
-  if (isa == Isa::kAvx2) return half_convert__avx2;
+  if (isa >= Isa::kAvx2) return half_convert__avx2;
 #endif
   (void)isa;
   return half_convert__scalar;

@@ -13,8 +13,18 @@
 
 namespace mxcompile {
 
-enum class Isa : int { kScalar = 0, kAvx2 = 1 };
-constexpr int kIsaCount = 2;
+// From the plainest to the best; each level includes those before it. A level without a kernel of its own
+// uses that of the next lower one which has it.
+enum class Isa : int { kScalar = 0, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+constexpr int kIsaCount = 5;
+
+// The entry of a table by level that serves `isa`; null if there is none.
+template <typename Kernels>
+constexpr const Kernels* BestUpTo(const Kernels* const (&table)[kIsaCount], Isa isa) {
+  int level = static_cast<int>(isa);
+  while (level > 0 && table[level] == nullptr) --level;
+  return table[level];
+}
 
 // A row as kernels see it. A format with one block a row has block = k here, at least 1.
 struct RowShape {
@@ -54,11 +64,12 @@ struct BRows {
 };
 
 // One product: c[i, j] = sum over k ascending of a[i, k] * b[j, k], one fused multiply-add each, from 0.
-// That order makes every instruction set, thread count and tile give the same bits. (Sets of integers say
-// themselves what they compute.)
+// That order makes every instruction set, thread count and tile give the same bits. (Sets with a form of A of
+// their own say what they compute.)
 struct GemmArgs {
-  const uint8_t* a;  // m prepared rows, `a_stride` bytes apart
+  const uint8_t* a;  // m prepared rows, `a_stride` bytes apart if they are not interleaved
   int64_t a_stride;
+  int64_t a_tile;  // rows interleaved in A
   int64_t m;
   RowShape row;            // of B
   const RowKernels* rows;  // of B's format
@@ -69,10 +80,13 @@ struct GemmArgs {
   float* c;                // [m, panel], overwritten
 };
 
-// A row of A in another form than float32.
+// A row of A in another form than float32, from its codes and scales.
 struct RowForm {
   int64_t (*bytes)(int64_t k);
-  void (*prepare)(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared);
+  // Rows that are interleaved, 4 bytes of each in turn, if A has m; null: none.
+  int64_t (*tile)(int64_t m);
+  // Writes a row in units of 4 bytes, `step` bytes apart: 4 if rows are not interleaved.
+  void (*prepare)(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step);
 };
 
 // A family of matrix products that share a layout of B. A packed layout belongs to the set: nobody else reads
@@ -85,6 +99,18 @@ struct MatMulKernels {
   int64_t (*scratch_floats)(const RowShape& row);
   void (*gemm)(const GemmArgs& args);
   const RowForm* a_form = nullptr;  // null: A comes as float32 rows, quantized and decoded again
+  // The cut into tasks: rows of A in a chunk at most, and what making a weight ready costs in multiply-adds.
+  int64_t max_rows = 126;
+  int64_t weight_work = 4;
+};
+
+// Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone.
+constexpr int64_t kPairBlock = 32;  // the block size of both formats
+
+struct PairKernels {
+  static constexpr int64_t kFewRows = 3;
+  const MatMulKernels* few;
+  const MatMulKernels* many;
 };
 
 // One row of the format table: a new format is a new row.
@@ -97,10 +123,12 @@ struct FormatSpec {
   int64_t scales_per_block;                // bytes
   int64_t row_groups;                      // groups of scales before those of the blocks
   bool row_bound;                          // a row must be quantized in one piece
-  const RowKernels* rows[kIsaCount];       // null where the build has none
+  const RowKernels* rows[kIsaCount];       // null: see Isa; likewise below
   const MatMulKernels* matmul[kIsaCount];  // with float32 rows of A
-  // With int8 rows of A, if both have one scale a row; null: `matmul` does that too.
+  // With int8 rows of A, if both have one scale a row; none: `matmul` does that too.
   const MatMulKernels* with_int8[kIsaCount];
+  // With rows of A of the same format, if B is constant; none: `matmul` does that too.
+  const PairKernels* with_itself[kIsaCount];
 };
 
 }  // namespace mxcompile

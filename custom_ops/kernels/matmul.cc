@@ -18,17 +18,17 @@ namespace {
 // Work of one task, in multiply-adds: some ten microseconds, against half a microsecond to hand a task to a
 // thread.
 constexpr int64_t kTaskWork = int64_t{1} << 19;
-// Decoding a weight costs about as much as multiplying it this many times.
-constexpr int64_t kDecodeWork = 4;
-// Rows of a task: the tile stays in the L1 cache, and a multiple of the kernels' 6-row tiles.
-constexpr int64_t kMaxRows = 126;
-constexpr int64_t kRowTile = 6;
+constexpr int64_t kRowTile = 6;                     // of the kernels that do not interleave A
 constexpr int64_t kPrepareWork = int64_t{1} << 14;  // elements of A a task prepares
+constexpr int64_t kUnit = 4;                        // bytes of a row of A that stay together
 constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return CeilDiv(value, multiple) * multiple; }
 
-int64_t RowsPerChunk(int64_t m) { return RoundUp(CeilDiv(m, CeilDiv(m, kMaxRows)), kRowTile); }
+// Rows of A that are interleaved: 1 means none.
+int64_t TileOf(const MatMulKernels& kernels, int64_t m) {
+  return kernels.a_form != nullptr && kernels.a_form->tile != nullptr ? kernels.a_form->tile(m) : 1;
+}
 
 void ToFloat(Isa, const float* x, int64_t size, float* y) { std::copy_n(x, size, y); }
 void ToFloat(Isa isa, const Half* x, int64_t size, float* y) { HalfConvert(isa).half_to_float(x, size, y); }
@@ -41,6 +41,8 @@ struct PreparedA {
   Buffer owner;
   const uint8_t* rows = nullptr;
   int64_t row_bytes = 0;
+  int64_t tile = 1;        // rows that are interleaved
+  int64_t batch_rows = 0;  // from one batch to the next: m, filled up to whole tiles
 };
 
 // One task's share of preparing A: quantizes float32 rows by a_format and decodes them again, or brings them
@@ -53,11 +55,11 @@ class RowPreparer {
   explicit operator bool() const { return codes_ && scales_; }
 
   // `to` may be `x`.
-  void Prepare(const float* x, float amax, uint8_t* to) const {
+  void Prepare(const float* x, float amax, uint8_t* to, int64_t step) const {
     const RowKernels& rows = p_.a_format->Rows(p_.isa);
     const RowShape row = p_.a_format->Row(p_.k);
     rows.quantize(x, row, amax, codes_.bytes(), scales_.bytes());
-    if (form_ != nullptr) return form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to);
+    if (form_ != nullptr) return form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to, step);
     rows.dequantize(codes_.bytes(), scales_.bytes(), row, 0, p_.k, reinterpret_cast<float*>(to));
   }
 
@@ -101,6 +103,7 @@ template <typename T>
 PreparedA WidenA(const MatMulProblem& p, const T* a, Parallel& parallel) {
   PreparedA wide;
   wide.row_bytes = p.k * kFloat;
+  wide.batch_rows = p.m;
   if constexpr (std::is_same_v<T, float>) {
     wide.rows = reinterpret_cast<const uint8_t*>(a);
     wide.valid = true;
@@ -126,14 +129,20 @@ PreparedA PrepareA(const MatMulProblem& p, const MatMulKernels& kernels, const T
   PreparedA prepared;
   const bool in_place = wide.owner && kernels.a_form == nullptr;
   prepared.row_bytes = kernels.a_form != nullptr ? kernels.a_form->bytes(p.k) : p.k * kFloat;
-  prepared.owner = in_place ? std::move(wide.owner) : Buffer(p.a_batches * p.m * prepared.row_bytes);
+  prepared.tile = TileOf(kernels, p.m);
+  prepared.batch_rows = RoundUp(p.m, prepared.tile);
+  prepared.owner =
+      in_place ? std::move(wide.owner) : Buffer(p.a_batches * prepared.batch_rows * prepared.row_bytes);
   prepared.rows = prepared.owner.bytes();
   prepared.valid =
       prepared.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
         const RowPreparer preparer(p, kernels.a_form);
         if (!preparer) return false;
-        for (int64_t r = first; r < last; ++r)
-          preparer.Prepare(from + r * p.k, amax, prepared.owner.bytes() + r * prepared.row_bytes);
+        for (int64_t r = first; r < last; ++r) {
+          const int64_t row = r / p.m * prepared.batch_rows + r % p.m, lane = row % prepared.tile;
+          uint8_t* to = prepared.owner.bytes() + (row - lane) * prepared.row_bytes + lane * kUnit;
+          preparer.Prepare(from + r * p.k, amax, to, prepared.tile * kUnit);
+        }
         return true;
       });
   return prepared;
@@ -160,11 +169,12 @@ template <typename T>
 Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, const MatMulKernels& kernels,
                  const PreparedA& a, const float* bias) {
   Plan<T> plan{p, operands, kernels, a, bias, p.b_format.Row(p.k), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-  plan.rows_per_chunk = RowsPerChunk(p.m);
+  const int64_t row_tile = a.tile > 1 ? a.tile : kRowTile;
+  plan.rows_per_chunk = RoundUp(CeilDiv(p.m, CeilDiv(p.m, kernels.max_rows)), row_tile);
   plan.chunks = CeilDiv(p.m, plan.rows_per_chunk);
   plan.panels = CeilDiv(p.n, kernels.panel);
   const int64_t rows = std::min(p.m, plan.rows_per_chunk);
-  const int64_t panel_work = kernels.panel * (p.k + 1) * (rows + kDecodeWork);
+  const int64_t panel_work = kernels.panel * (p.k + 1) * (rows + kernels.weight_work);
   plan.panels_per_group = std::clamp<int64_t>(kTaskWork / panel_work, 1, plan.panels);
   plan.groups = CeilDiv(plan.panels, plan.panels_per_group);
   plan.units = static_cast<int64_t>(p.a_batch.size()) * plan.groups * plan.chunks;
@@ -226,10 +236,11 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
   const int64_t end = std::min(plan.panels, (group + 1) * plan.panels_per_group);
   for (int64_t panel = group * plan.panels_per_group; panel < end; ++panel) {
     const int64_t column = panel * plan.kernels.panel;
-    plan.kernels.gemm(
-        {plan.a.rows + (a_batch * p.m + row) * plan.a.row_bytes, plan.a.row_bytes, rows, plan.row,
-         &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column), std::min(plan.kernels.panel, p.n - column),
-         PanelOf(plan, b_batch, panel, work.space.bytes()), work.scratch.As<float>(), work.tile.As<float>()});
+    plan.kernels.gemm({plan.a.rows + (a_batch * plan.a.batch_rows + row) * plan.a.row_bytes, plan.a.row_bytes,
+                       plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column),
+                       std::min(plan.kernels.panel, p.n - column),
+                       PanelOf(plan, b_batch, panel, work.space.bytes()), work.scratch.As<float>(),
+                       work.tile.As<float>()});
     FinishTile(plan, batch, row, rows, column, work.tile.As<float>());
   }
 }
@@ -248,14 +259,17 @@ bool RunTask(const Plan<T>& plan, int64_t task) {
 
 }  // namespace
 
-const MatMulKernels& MatMulSet(Isa isa, const std::optional<Format>& a_format, const Format& b_format) {
-  const auto i = static_cast<size_t>(isa);
-  const bool whole_rows = a_format && a_format->block == 0 && b_format.block == 0;
+const MatMulKernels& MatMulSet(const MatMulProblem& p) {
+  const FormatSpec& b = *p.b_format.spec;
+  const FormatSpec* const a = p.a_format ? p.a_format->spec : nullptr;
+  const PairKernels* const pair = BestUpTo(b.with_itself, p.isa);
+  if (pair != nullptr && a == &b && p.a_format->block == kPairBlock && p.b_format.block == kPairBlock)
+    return p.constant_b && p.m <= PairKernels::kFewRows ? *pair->few : *pair->many;
   // What int8 rows look like is known to these sets alone, so the name decides.
-  if (whole_rows && b_format.spec->with_int8[i] != nullptr &&
-      std::string_view(a_format->spec->name) == "int8")
-    return *b_format.spec->with_int8[i];
-  return *b_format.spec->matmul[i];
+  const MatMulKernels* const with_int8 = BestUpTo(b.with_int8, p.isa);
+  const bool whole_rows = a != nullptr && p.a_format->block == 0 && p.b_format.block == 0;
+  if (with_int8 != nullptr && whole_rows && std::string_view(a->name) == "int8") return *with_int8;
+  return *BestUpTo(b.matmul, p.isa);
 }
 
 Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batches, int64_t n, int64_t k,
@@ -277,7 +291,7 @@ template <typename T>
 bool RunMatMul(const MatMulProblem& p, const MatMulOperands<T>& operands, Parallel& parallel) {
   if (p.a_batch.empty() || p.m == 0 || p.n == 0) return true;
 
-  const MatMulKernels& kernels = MatMulSet(p.isa, p.a_format, p.b_format);
+  const MatMulKernels& kernels = MatMulSet(p);
   const PreparedA a = PrepareA(p, kernels, operands.a, parallel);
   if (!a.valid) return false;
   Buffer bias;

@@ -18,6 +18,7 @@ struct MatMulProblem {
   int64_t a_batches, b_batches;
   // For each batch of Y, the batch of A and of B.
   std::vector<int64_t> a_batch, b_batch;
+  bool constant_b = false;  // B is known before A: see PairKernels
 };
 
 template <typename T>
@@ -30,8 +31,8 @@ struct MatMulOperands {
   T* y;                     // [batches, m, n]
 };
 
-// The kernel set for a pair of formats.
-const MatMulKernels& MatMulSet(Isa isa, const std::optional<Format>& a_format, const Format& b_format);
+// The kernel set for a pair of formats. For constant B all sets have one layout of B, whatever m.
+const MatMulKernels& MatMulSet(const MatMulProblem& problem);
 
 // B in the layout of a set that packs, [b_batches, panels, packed_bytes]. A null buffer: out of memory.
 Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batches, int64_t n, int64_t k,

@@ -53,13 +53,18 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
   if (k_ == 0 || codes_value == nullptr || scales_value == nullptr) return;
   const Tensor codes = TensorOf(node.api(), codes_value), scales = TensorOf(node.api(), scales_value);
   CheckB(codes.shape, scales.shape, k_);
-  const MatMulKernels& kernels = MatMulSet(isa_, a_format_, b_format_);
+  constant_b_ = true;
+  MatMulProblem problem{};
+  problem.isa = isa_;
+  problem.a_format = a_format_;
+  problem.b_format = b_format_;
+  problem.constant_b = true;
+  const MatMulKernels& kernels = MatMulSet(problem);
   if (kernels.pack == nullptr) return;
   const size_t rank = codes.shape.size();
   packed_ = PackB(kernels, b_format_, Product(codes.shape, 0, rank - 2, where_), codes.shape[rank - 2], k_,
                   codes.As<uint8_t>(), scales.As<uint8_t>());
   if (!packed_) throw std::bad_alloc();
-  constant_b_ = true;
 }
 
 template <typename T>
@@ -121,6 +126,7 @@ MatMulProblem MatMulBlock<T>::Problem(const Shape& a, const Shape& b, const Shap
   problem.isa = isa_;
   problem.a_format = a_format_;
   problem.b_format = b_format_;
+  problem.constant_b = constant_b_;
   problem.m = a.size() < 2 ? 1 : a[a.size() - 2];
   problem.n = b[b.size() - 2];
   problem.k = a.back();
@@ -156,12 +162,9 @@ void MatMulBlock<T>::Compute(RunContext& run) const {
   if (y.Empty()) return;
 
   const MatMulProblem problem = Problem(a.shape, codes.shape, batch);
-  const MatMulOperands<T> operands{a.As<T>(),
-                                   codes.As<uint8_t>(),
-                                   scales.As<uint8_t>(),
-                                   constant_b_ ? packed_.bytes() : nullptr,
-                                   bias ? bias->As<T>() : nullptr,
-                                   y.As<T>()};
+  const MatMulOperands<T> operands{
+      a.As<T>(), codes.As<uint8_t>(), scales.As<uint8_t>(), packed_.bytes(), bias ? bias->As<T>() : nullptr,
+      y.As<T>()};
   if (!RunMatMul<T>(problem, operands, run)) throw std::bad_alloc();
 }
 

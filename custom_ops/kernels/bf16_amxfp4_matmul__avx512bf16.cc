@@ -1,0 +1,228 @@
+// amxfp4 rows times amxfp4 rows in bfloat16 with AVX512 BF16: exact operands of 5 significant bits, sums as
+// kernels.h has them.
+//
+// vdpbf16ps is two fused multiply-adds of float32, the upper words first, with subnormals flushed. No product
+// of two amxfp4 elements is below 2^-34, nor is a sum of them: so the bits are those of std::fma.
+//
+// Data layout: B as in fp4_tiles__avx512.h. A row of A is pairs of bfloat16, the even k in the upper word;
+// up to 12 rows are interleaved, so that a tile reads one stream. Pieces of 256 k of a panel are decoded to
+// [128 pairs][32 rows] words in scratch (16 KB, L1).
+//
+// Decoding 32 weights takes six operations: a shift brings nibbles down (the first needs none); vptestmw
+// finds their signs; a blend takes the scale of that side; vpternlog puts code and mantissa of the scale
+// together, an index of 6 bits for vpermi2w; what comes out has the largest exponent, and a saturating
+// subtraction lowers it by the scale's, which keeps zero. Scales that are not normal numbers above zero go a
+// longer way through float32.
+//
+// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. 24 vdpbf16ps take 14
+// loads and 12 cycles, which also cover the latency of 6. Bound: vdpbf16ps, two a cycle.
+#include "kernels/elements.h"
+#include "kernels/fp4_tiles__avx512.h"
+#include "kernels/matmul_kernels.h"
+#include "kernels/unroll.h"
+
+namespace mxcompile {
+namespace {
+
+constexpr int64_t kMaxTile = 12;
+constexpr int64_t kPiece = 256;                                   // elements of k
+constexpr int64_t kPairBytes = 128;                               // of decoded B
+constexpr uint8_t kSmallestNormal = 0x04, kLargestNormal = 0x7B;  // E5M2
+
+// The bfloat16 of code & 15 times 2^15 * (1 + (3 - index >> 4) / 4), plus what the subtraction takes away on
+// top of the exponent.
+struct DecodeTable {
+  alignas(64) uint16_t words[64];
+
+  constexpr DecodeTable() : words() {
+    constexpr int kMagnitudes[8] = {0, 1, 2, 3, 4, 6, 8, 12};  // doubled
+    for (int i = 0; i < 64; ++i) {
+      const int significand = kMagnitudes[i & 7] * (7 - (i >> 4));  // of value / 2^15 * 8
+      if (significand == 0) continue;
+      int exponent = 127 + 15 - 3 + 7, bits = significand;
+      for (; bits < 128; bits *= 2) --exponent;
+      words[i] = static_cast<uint16_t>((i & 8) << 12 | ((exponent << 7) + (bits & 127) + (i & 0x30)));
+    }
+  }
+};
+
+constexpr DecodeTable kTable;
+
+// Scales of words that are E5M2 in the upper byte: how far the exponent is below the largest in bits 7 and
+// up, 3 - mantissa in bits 4 and 5.
+inline __m512i ScaleWords(__m512i halves) {
+  const __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(kLargestNormal << 8), halves);
+  const __m512i mantissa = _mm512_and_si512(_mm512_srli_epi16(below, 4), _mm512_set1_epi16(0x30));
+  // (below >> 3 & ~127) | mantissa
+  return _mm512_ternarylogic_epi32(_mm512_srli_epi16(below, 3), _mm512_set1_epi16(127), mantissa, 0xBA);
+}
+
+// Word r of a half register to both words of lane r.
+inline __m512i InBothWords(__m512i words, int half) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i index = _mm512_mullo_epi32(lane, _mm512_set1_epi32(0x00010001));
+  return _mm512_permutexvar_epi16(_mm512_add_epi16(index, _mm512_set1_epi16(static_cast<int16_t>(16 * half))),
+                                  words);
+}
+
+// Two elements of 16 rows: the low nibbles of words after a shift by 4 * kPair.
+template <int kPair>
+inline void DecodePair(__m512i lanes, __m512i above, __m512i below, uint8_t* to) {
+  const __m512i shifted = kPair == 0 ? lanes : _mm512_srli_epi16(lanes, 4 * kPair);
+  const __mmask32 negative =
+      _mm512_test_epi16_mask(lanes, _mm512_set1_epi16(static_cast<int16_t>(8 << 4 * kPair)));
+  const __m512i scale = _mm512_mask_blend_epi16(negative, above, below);
+  const __m512i index = _mm512_ternarylogic_epi32(shifted, scale, _mm512_set1_epi16(15), 0xE4);
+  const __m512i value = _mm512_permutex2var_epi16(LoadLine(kTable.words), index, LoadLine(kTable.words + 32));
+  _mm512_storeu_si512(to, _mm512_subs_epu16(value, scale));
+}
+
+void DecodeGroup(const uint8_t* codes, __m512i above, __m512i below, uint8_t* to) {
+  for (int j = 0; j < 4; ++j, to += 4 * kPairBytes) {
+    const __m512i lanes = LoadLine(codes + 64 * j);
+    DecodePair<0>(lanes, above, below, to);
+    DecodePair<1>(lanes, above, below, to + kPairBytes);
+    DecodePair<2>(lanes, above, below, to + 2 * kPairBytes);
+    DecodePair<3>(lanes, above, below, to + 3 * kPairBytes);
+  }
+}
+
+// The same for any scales, in float32: the values are exact in bfloat16, so their upper words are enough.
+void DecodeGroupSlowly(const uint8_t* codes, __m512 above, __m512 below, uint8_t* to) {
+  const __m512 elements = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f,
+                                         -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+  const auto decode = [&](__m512i lanes) {  // the lowest nibbles
+    const __mmask16 negative = _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(8));
+    const __m512 scale = _mm512_mask_blend_ps(negative, above, below);
+    return _mm512_castps_si512(_mm512_mul_ps(_mm512_permutexvar_ps(lanes, elements), scale));
+  };
+  for (int pair = 0; pair < kPairBlock / 2; ++pair, to += kPairBytes) {
+    const __m512i lanes = _mm512_srl_epi32(LoadLine(codes + pair / 4 * 64), _mm_cvtsi32_si128(pair % 4 * 4));
+    const __m512i upper = decode(_mm512_srli_epi32(lanes, 16)), lower = decode(lanes);
+    _mm512_storeu_si512(to, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(lower, 16), upper));
+  }
+}
+
+void DecodeRecord(const uint8_t* record, uint8_t* to) {
+  // What the next piece needs comes while this one is multiplied.
+  for (int64_t line = 0; line < kRecordBytes; line += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(record + kPiece / kPairBlock * kRecordBytes + line),
+                 _MM_HINT_T0);
+  const __m512i bytes = LoadLine(record), zero = _mm512_setzero_si512();
+  const __m512i halves[2] = {_mm512_unpacklo_epi8(zero, bytes), _mm512_unpackhi_epi8(zero, bytes)};
+  const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(kSmallestNormal)),
+                                                   _mm512_set1_epi8(kLargestNormal - kSmallestNormal));
+  for (int g = 0; g < 2; ++g) {
+    const uint8_t* codes = record + kRecordScales + g * kGroupCodes;
+    if (special == 0) {
+      const __m512i words = ScaleWords(halves[g]);
+      DecodeGroup(codes, InBothWords(words, 0), InBothWords(words, 1), to + 64 * g);
+    } else {
+      DecodeGroupSlowly(codes, _mm512_cvtph_ps(_mm512_castsi512_si256(halves[g])),
+                        _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves[g], 1)), to + 64 * g);
+    }
+  }
+}
+
+// The elements [start, end) of a panel. What stands behind the row is 0 even if its scale is not finite.
+void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* decoded) {
+  for (int64_t i = start; i < end; i += kPairBlock)
+    DecodeRecord(args.packed + i / kPairBlock * kRecordBytes, decoded + (i - start) / 2 * kPairBytes);
+  if ((end - start) % 2 == 0) return;
+  uint8_t* last = decoded + (end - start) / 2 * kPairBytes;
+  for (int g = 0; g < 2; ++g) {
+    const __m512i upper = _mm512_and_si512(LoadLine(last + 64 * g), _mm512_set1_epi32(-65536));
+    _mm512_storeu_si512(last + 64 * g, upper);
+  }
+}
+
+// c[kRows, 32] += a[kRows, pairs] * b[pairs, 32]; a pair of the next k is `step` bytes further.
+template <int kRows>
+void MultiplyTile(const uint8_t* a, int64_t step, const uint8_t* b, int64_t pairs, float* c) {
+  __m512 sums[kRows][2];
+  Unroll<kRows>([&](auto r) {
+    Unroll<2>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
+  });
+  for (int64_t i = 0; i < pairs; ++i, a += step, b += kPairBytes) {
+    const auto first = reinterpret_cast<__m512bh>(LoadLine(b));
+    const auto second = reinterpret_cast<__m512bh>(LoadLine(b + 64));
+    Unroll<kRows>([&](auto r) {
+      int32_t pair;
+      std::memcpy(&pair, a + 4 * r, sizeof(pair));
+      const auto x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+      sums[r][0] = _mm512_dpbf16_ps(sums[r][0], x, first);
+      sums[r][1] = _mm512_dpbf16_ps(sums[r][1], x, second);
+    });
+  }
+  Unroll<kRows>([&](auto r) {
+    Unroll<2>([&](auto g) { _mm512_storeu_ps(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
+  });
+}
+
+using Multiply = void (*)(const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
+constexpr Multiply kMultiply[kMaxTile] = {
+    MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
+    MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
+
+void Gemm(const GemmArgs& args) {
+  auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
+  const int64_t step = 4 * args.a_tile;
+  std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
+  for (int64_t start = 0; start < args.row.k; start += kPiece) {
+    const int64_t size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
+    DecodePiece(args, start, start + size, decoded);
+    for (int64_t row = 0; row < args.m; row += args.a_tile) {
+      const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
+      kMultiply[rows - 1](args.a + row * args.a_stride + start / 2 * step, step, decoded, CeilDiv(size, 2),
+                          args.c + row * kTilePanel);
+    }
+  }
+}
+
+int64_t ScratchFloats(const RowShape&) { return kPiece / 2 * kPairBytes / 4; }
+
+// A row: whole blocks of pairs.
+int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
+
+// Tiles of nearly equal height.
+int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
+
+void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
+  const __m512 magnitudes = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
+                                           -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+  for (int64_t start = 0; start < k; start += kPairBlock, scales += 2) {
+    const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
+    const __m128 sides = _mm_cvtph_ps(_mm_cvtsi32_si128(scales[0] << 8 | scales[1] << 24));
+    const __m512 both = _mm512_mask_blend_ps(0xFF00, _mm512_broadcastss_ps(sides),
+                                             _mm512_broadcastss_ps(_mm_movehdup_ps(sides)));
+    const __m256i values =
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(_mm512_mul_ps(magnitudes, both)), 16));
+    // A byte's low nibble, an even k, goes to the upper word; the table stands twice, so what else is in that
+    // word does no harm.
+    const __m512i bytes = _mm512_cvtepu8_epi32(BlockCodes(codes + start / 2, CodeBytes(count, 4)));
+    const __m512i index = _mm512_or_si512(_mm512_slli_epi32(bytes, 16), _mm512_srli_epi32(bytes, 4));
+    const __m512i pairs = _mm512_permutexvar_epi16(index, _mm512_broadcast_i64x4(values));
+    if (step == 4) {
+      _mm512_storeu_si512(prepared, pairs);
+      prepared += 64;
+      continue;
+    }
+    alignas(64) int32_t units[16];
+    _mm512_store_si512(units, pairs);
+    for (int i = 0; i < 16; ++i, prepared += step) std::memcpy(prepared, units + i, sizeof(units[i]));
+  }
+}
+
+constexpr RowForm kForm = {RowBytes, TileRows, PrepareRow};
+
+constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
+
+}  // namespace
+
+const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {kTilePanel, PackedBytes, Pack<2>,  ScratchFloats,
+                                                      Gemm,       &kForm,      kMaxRows, 8};
+
+const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {&amxfp4_amxfp4_matmul__avx512vnni,
+                                                      &bf16_amxfp4_matmul__avx512bf16};
+
+}  // namespace mxcompile

@@ -1,0 +1,97 @@
+// Panels of E2M1 rows for AVX512, and packing them; unnamed namespace: see elements.h.
+//
+// Data layout: a panel is 32 rows, two groups of 16. Each block of 32 elements is a record of 576 bytes: 64
+// bytes of scales, then for each group four vectors of 64 bytes of codes. A 32-bit lane of vector j holds
+// eight elements of one row, k = 8j + 0 ... 7, as nibbles in the order 1 3 5 7 0 2 4 6 from the lowest bits.
+// So
+// - shifted right by 0, 4, 8, 12 bits, the low nibbles of a lane's two words are elements 0 1, 2 3, 4 5, 6 7,
+//   the first of them in the upper word: what vdpbf16ps adds first;
+// - the low nibbles of its bytes are elements 1 5 0 4, the high ones 3 7 2 6: four factors of vpdpbusd.
+// Missing rows, and elements behind the row, are zero bytes.
+//
+// Scales with two sides: byte side * 32 + (row / 8 % 2) * 16 + (row / 16) * 8 + row % 8, so that unpacking
+// the bytes to words gives a group in one half register each.
+//
+// Packing takes 16 rows: 16 loads of 16 bytes, 8 unpacks, 8 operations a vector to reorder nibbles.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels/kernels.h"
+
+namespace mxcompile {
+namespace {
+
+constexpr int64_t kTilePanel = 32, kTileGroup = 16;
+constexpr int64_t kRecordScales = 64, kGroupCodes = 256;
+constexpr int64_t kRecordBytes = kRecordScales + 2 * kGroupCodes;
+constexpr int64_t kBlockCodes = kPairBlock / 2;  // bytes
+
+inline __m512i LoadLine(const void* from) { return _mm512_loadu_si512(from); }
+
+// Nibbles 0 1 ... 7 of each lane in the order 1 3 5 7 0 2 4 6.
+inline __m512i OrderNibbles(__m512i lanes) {
+  const __m512i low = _mm512_set1_epi8(0x0F), join = _mm512_set1_epi16(0x1001);
+  const __m512i even = _mm512_maddubs_epi16(_mm512_and_si512(lanes, low), join);
+  const __m512i odd = _mm512_maddubs_epi16(_mm512_and_si512(_mm512_srli_epi16(lanes, 4), low), join);
+  const __m512i both = _mm512_or_si512(odd, _mm512_slli_epi16(even, 8));  // bytes odd, even, odd, even
+  return _mm512_shuffle_epi8(both, _mm512_set4_epi32(0x0F0D0E0C, 0x0B090A08, 0x07050604, 0x03010200));
+}
+
+// The codes of one block of one row; `bytes` of them exist.
+inline __m128i BlockCodes(const uint8_t* codes, int64_t bytes) {
+  if (bytes == kBlockCodes) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << bytes) - 1), codes);
+}
+
+// 16 rows of one block to four vectors.
+inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t bytes, uint8_t* to) {
+  __m128i row[kTileGroup];
+  for (int64_t r = 0; r < kTileGroup; ++r)
+    row[r] = r < rows ? BlockCodes(b.codes + r * b.code_bytes + offset, bytes) : _mm_setzero_si128();
+  __m512i quads[4];  // rows q, q + 4, q + 8, q + 12
+  for (int q = 0; q < 4; ++q) {
+    __m512i z = _mm512_castsi128_si512(row[q]);
+    z = _mm512_inserti32x4(z, row[q + 4], 1);
+    z = _mm512_inserti32x4(z, row[q + 8], 2);
+    quads[q] = _mm512_inserti32x4(z, row[q + 12], 3);
+  }
+  const __m512i low01 = _mm512_unpacklo_epi32(quads[0], quads[1]);
+  const __m512i low23 = _mm512_unpacklo_epi32(quads[2], quads[3]);
+  const __m512i high01 = _mm512_unpackhi_epi32(quads[0], quads[1]);
+  const __m512i high23 = _mm512_unpackhi_epi32(quads[2], quads[3]);
+  const __m512i vectors[4] = {_mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
+                              _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
+  for (int j = 0; j < 4; ++j) _mm512_storeu_si512(to + 64 * j, OrderNibbles(vectors[j]));
+}
+
+inline int64_t ScalePosition(int64_t side, int64_t row) {
+  return side * 32 + row / 8 % 2 * 16 + row / 16 * 8 + row % 8;
+}
+
+int64_t PackedBytes(const RowShape& row) { return CeilDiv(row.k, kPairBlock) * kRecordBytes; }
+
+// kSides scale bytes a block.
+template <int kSides>
+void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
+  for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecordBytes) {
+    std::memset(packed, 0, kRecordScales);
+    const uint8_t* scales = b.scales + start / kPairBlock * kSides;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int side = 0; side < kSides; ++side)
+        packed[ScalePosition(side, r)] = scales[r * b.scale_bytes + side];
+    }
+    const int64_t count = row.k - start < kPairBlock ? row.k - start : kPairBlock;
+    for (int64_t group = 0; group < 2; ++group) {
+      const int64_t first = group * kTileGroup;
+      const BRows part{b.codes + first * b.code_bytes, nullptr, b.code_bytes, 0};
+      PackGroup(part, rows - first, start / 2, CodeBytes(count, 4),
+                packed + kRecordScales + group * kGroupCodes);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mxcompile

@@ -1,0 +1,23 @@
+// Loops over arrays of vectors that the compiler shall keep in registers: with a plain loop it may leave the
+// array in memory, because it takes arrays apart before it unrolls loops. Static: see elements.h.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+namespace mxcompile {
+namespace {
+
+template <typename Body, int... kIndices>
+inline void UnrollOver(const Body& body, std::integer_sequence<int, kIndices...>) {
+  (body(std::integral_constant<int, kIndices>()), ...);
+}
+
+// body(0) ... body(kCount - 1), with constants.
+template <int kCount, typename Body>
+inline void Unroll(const Body& body) {
+  UnrollOver(body, std::make_integer_sequence<int, kCount>());
+}
+
+}  // namespace
+}  // namespace mxcompile
