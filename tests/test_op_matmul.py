@@ -112,42 +112,56 @@ def test_matmul_adds_up_in_the_documented_order(a_format, b_format):
     np.testing.assert_array_equal(matmul(a, b, a_format, b_format), total)
 
 
-def amxfp4_block_sums(
-    a: np.ndarray, b: BlockTensor
-) -> tuple[npt.NDArray[np.longdouble], npt.NDArray[np.longdouble], npt.NDArray[np.longdouble]]:
-    """The sums of products of a block by the signs of both factors, and the scales.
+def block_elements(packed: BlockTensor, name: str, one: int) -> npt.NDArray[np.float32]:
+    """Elements without their scales, ``[rows, blocks, 32]``, zeros behind the row; ``one`` is the scale 1."""
+    ones = np.full_like(packed.scales, one)
+    elements = get_format(name).dequantize(BlockTensor(packed.codes, ones, packed.size, packed.axis))
+    return np.pad(elements, ((0, 0), (0, -packed.size % 32))).reshape(len(elements), -1, 32)
 
-    Returns:
-        Exact sums ``[2, 2, m, n, blocks]`` of magnitudes (above zero first), and the scales of both operands,
-        ``[2, rows, blocks]``.
-    """
-    fmt = get_format("amxfp4")
-    sides = []
-    for packed in (fmt.quantize(a), b):
-        ones = np.full_like(packed.scales, 0x3C)  # 1 in E5M2
-        elements = fmt.dequantize(BlockTensor(packed.codes, ones, packed.size, packed.axis))
-        both = np.stack([np.maximum(elements, 0), np.maximum(-elements, 0)])
-        short = -packed.size % 32
-        sides.append(np.pad(both, ((0, 0), (0, 0), (0, short))).reshape(2, len(elements), -1, 32))
-    a_scales, b_scales = (
-        (packed.scales.astype(np.uint16) << 8).view(np.float16).astype(np.longdouble).transpose(2, 0, 1)
-        for packed in (fmt.quantize(a), b)
-    )
-    return np.einsum("imbk,jnbk->ijmnb", *sides).astype(np.longdouble), a_scales, b_scales
+
+def wide_tensors(m: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A ``[m, 700]`` and B ``[40, 700]`` of such different sizes that the order of additions shows."""
+    factors = np.exp2(np.random.default_rng(2).integers(-9, 9, (m, 700))).astype(np.float32)
+    return random_tensor((m, 700)) * factors, random_tensor((40, 700), seed=1) * np.float32(0.37)
 
 
 @pytest.mark.parametrize("m", [1, 2, FEW_ROWS])
 def test_few_amxfp4_rows_times_constants_add_up_block_by_block(m):
-    a = random_tensor((m, 700)) * np.exp2(np.random.default_rng(2).integers(-9, 9, (m, 700))).astype(np.float32)
-    b = get_format("amxfp4").quantize(a.mean() + random_tensor((40, 700), seed=1) * np.float32(0.37))
-    sums, a_scales, b_scales = amxfp4_block_sums(a, b)
+    a, w = wide_tensors(m)
+    fmt = get_format("amxfp4")
+    operands = fmt.quantize(a), fmt.quantize(w)
+    sides = []
+    for packed in operands:
+        elements = block_elements(packed, "amxfp4", 0x3C)
+        sides.append(np.stack([np.maximum(elements, 0), np.maximum(-elements, 0)]))
+    sums = np.einsum("imbk,jnbk->ijmnb", *sides).astype(np.longdouble)  # by the signs of both factors
+    a_scales, b_scales = (
+        (packed.scales.astype(np.uint16) << 8).view(np.float16).astype(np.longdouble) for packed in operands
+    )
     total = np.zeros((m, 40), np.float32)
     for block in range(sums.shape[-1]):
+        above, below = b_scales[:, block].T
         for side, sign in ((0, 1), (1, -1)):
-            s, (above, below) = sums[side, ..., block], b_scales[:, None, :, block]
+            s = sums[side, ..., block]
             part = (above * s[0] - below * s[1]).astype(np.float32)  # exact products: one rounding
-            total = (sign * a_scales[side, :, None, block] * part + total).astype(np.float32)
-    np.testing.assert_array_equal(matmul(a, b, "amxfp4", "amxfp4", constants=CONSTANT_B), total)
+            total = (sign * a_scales[:, None, block, side] * part + total).astype(np.float32)
+    np.testing.assert_array_equal(matmul(a, operands[1], "amxfp4", "amxfp4", constants=CONSTANT_B), total)
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxfp4_even"])
+@pytest.mark.parametrize("m", [1, 6, 7, 40])
+@pytest.mark.parametrize("constants", [(), CONSTANT_B], ids=["", "constant"])
+def test_mxfp4_rows_add_up_block_by_block(m, name, constants):
+    a, w = wide_tensors(m)
+    fmt = get_format(name)
+    packed, b = fmt.quantize(a), fmt.quantize(w)
+    sums = np.einsum("mbk,nbk->mnb", *(block_elements(each, name, 127) for each in (packed, b)))
+    a_scales, b_scales = (np.ldexp(1.0, each.scales[..., 0].astype(np.int32) - 127) for each in (packed, b))
+    total = np.zeros((m, 40), np.float32)
+    for block in range(sums.shape[-1]):
+        exact = sums[..., block].astype(np.longdouble) * a_scales[:, None, block] * b_scales[:, block] + total
+        total = exact.astype(np.float32)
+    np.testing.assert_array_equal(matmul(a, b, name, name, constants=constants), total)
 
 
 @pytest.mark.parametrize(

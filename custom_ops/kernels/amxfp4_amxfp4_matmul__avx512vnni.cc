@@ -18,6 +18,7 @@ namespace mxcompile {
 namespace {
 
 constexpr int64_t kAhead = 8192;
+constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
 
 // Doubled magnitudes of the codes above (below) zero, four times.
 inline __m512i AboveTable() { return _mm512_set4_epi32(0, 0, 0x0C080604, 0x03020100); }
@@ -120,12 +121,12 @@ void Multiply(const GemmArgs& args) {
   const int64_t blocks = CeilDiv(args.row.k, kPairBlock), a_stride = args.a_stride;
   const uint8_t* record = args.packed;
   const auto* a = reinterpret_cast<const AmxBlock*>(args.a);
-  for (int64_t b = 0; b < blocks; ++b, record += kRecordBytes, ++a) {
-    for (int64_t line = 0; line < kRecordBytes; line += 64)
+  for (int64_t b = 0; b < blocks; ++b, record += kRecord, ++a) {
+    for (int64_t line = 0; line < kRecord; line += 64)
       _mm_prefetch(reinterpret_cast<const char*>(record + kAhead + line), _MM_HINT_T0);
     Unroll<2 / kGroups>([&](auto part) {
       Sums sums[kRows][kGroups];
-      MultiplyGroups<kRows, kGroups>(a, a_stride, record + kRecordScales + part * kGroupCodes, sums);
+      MultiplyGroups<kRows, kGroups>(a, a_stride, record + kScales + part * kGroupCodes, sums);
       Unroll<kGroups>([&](auto g) {
         constexpr int kGroup = part + g;
         const GroupScales scales = LoadScales(record, kGroup);
@@ -158,6 +159,6 @@ int64_t ScratchFloats(const RowShape&) { return 0; }
 }  // namespace
 
 const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni = {
-    kTilePanel, PackedBytes, Pack<2>, ScratchFloats, Gemm, &kForm, PairKernels::kFewRows, 0};
+    kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, PairKernels::kFewRows, 0};
 
 }  // namespace mxcompile

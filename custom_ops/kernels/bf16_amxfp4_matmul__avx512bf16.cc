@@ -24,6 +24,7 @@
 namespace mxcompile {
 namespace {
 
+constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
 constexpr int64_t kMaxTile = 12;
 constexpr int64_t kPiece = 256;                                   // elements of k
 constexpr int64_t kPairBytes = 128;                               // of decoded B
@@ -105,15 +106,14 @@ void DecodeGroupSlowly(const uint8_t* codes, __m512 above, __m512 below, uint8_t
 
 void DecodeRecord(const uint8_t* record, uint8_t* to) {
   // What the next piece needs comes while this one is multiplied.
-  for (int64_t line = 0; line < kRecordBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(record + kPiece / kPairBlock * kRecordBytes + line),
-                 _MM_HINT_T0);
+  for (int64_t line = 0; line < kRecord; line += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(record + kPiece / kPairBlock * kRecord + line), _MM_HINT_T0);
   const __m512i bytes = LoadLine(record), zero = _mm512_setzero_si512();
   const __m512i halves[2] = {_mm512_unpacklo_epi8(zero, bytes), _mm512_unpackhi_epi8(zero, bytes)};
   const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(kSmallestNormal)),
                                                    _mm512_set1_epi8(kLargestNormal - kSmallestNormal));
   for (int g = 0; g < 2; ++g) {
-    const uint8_t* codes = record + kRecordScales + g * kGroupCodes;
+    const uint8_t* codes = record + kScales + g * kGroupCodes;
     if (special == 0) {
       const __m512i words = ScaleWords(halves[g]);
       DecodeGroup(codes, InBothWords(words, 0), InBothWords(words, 1), to + 64 * g);
@@ -127,7 +127,7 @@ void DecodeRecord(const uint8_t* record, uint8_t* to) {
 // The elements [start, end) of a panel. What stands behind the row is 0 even if its scale is not finite.
 void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* decoded) {
   for (int64_t i = start; i < end; i += kPairBlock)
-    DecodeRecord(args.packed + i / kPairBlock * kRecordBytes, decoded + (i - start) / 2 * kPairBytes);
+    DecodeRecord(args.packed + i / kPairBlock * kRecord, decoded + (i - start) / 2 * kPairBytes);
   if ((end - start) % 2 == 0) return;
   uint8_t* last = decoded + (end - start) / 2 * kPairBytes;
   for (int g = 0; g < 2; ++g) {
@@ -136,14 +136,17 @@ void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* deco
   }
 }
 
-// c[kRows, 32] += a[kRows, pairs] * b[pairs, 32]; a pair of the next k is `step` bytes further.
+// c[kRows, 32] += a[kRows, pairs] * b[pairs, 32]; the next pair of a row is `step` bytes further. What stands
+// at `next` is wanted next.
 template <int kRows>
-void MultiplyTile(const uint8_t* a, int64_t step, const uint8_t* b, int64_t pairs, float* c) {
+void MultiplyTile(const uint8_t* a, const uint8_t* next, int64_t step, const uint8_t* b, int64_t pairs,
+                  float* c) {
   __m512 sums[kRows][2];
   Unroll<kRows>([&](auto r) {
     Unroll<2>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
   });
-  for (int64_t i = 0; i < pairs; ++i, a += step, b += kPairBytes) {
+  for (int64_t i = 0; i < pairs; ++i, a += step, next += step, b += kPairBytes) {
+    _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
     const auto first = reinterpret_cast<__m512bh>(LoadLine(b));
     const auto second = reinterpret_cast<__m512bh>(LoadLine(b + 64));
     Unroll<kRows>([&](auto r) {
@@ -159,7 +162,7 @@ void MultiplyTile(const uint8_t* a, int64_t step, const uint8_t* b, int64_t pair
   });
 }
 
-using Multiply = void (*)(const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
+using Multiply = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
 constexpr Multiply kMultiply[kMaxTile] = {
     MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
     MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
@@ -171,10 +174,12 @@ void Gemm(const GemmArgs& args) {
   for (int64_t start = 0; start < args.row.k; start += kPiece) {
     const int64_t size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
     DecodePiece(args, start, start + size, decoded);
-    for (int64_t row = 0; row < args.m; row += args.a_tile) {
+    const uint8_t* a = args.a + start / 2 * step;
+    const int64_t tile_bytes = args.a_tile * args.a_stride;
+    for (int64_t row = 0; row < args.m; row += args.a_tile, a += tile_bytes) {
       const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
-      kMultiply[rows - 1](args.a + row * args.a_stride + start / 2 * step, step, decoded, CeilDiv(size, 2),
-                          args.c + row * kTilePanel);
+      const uint8_t* next = rows < args.m - row ? a + tile_bytes : args.a + (start + kPiece) / 2 * step;
+      kMultiply[rows - 1](a, next, step, decoded, CeilDiv(size, 2), args.c + row * kTilePanel);
     }
   }
 }
@@ -219,8 +224,8 @@ constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
 }  // namespace
 
-const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {kTilePanel, PackedBytes, Pack<2>,  ScratchFloats,
-                                                      Gemm,       &kForm,      kMaxRows, 8};
+const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {
+    kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, kMaxRows, 8};
 
 const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {&amxfp4_amxfp4_matmul__avx512vnni,
                                                       &bf16_amxfp4_matmul__avx512bf16};

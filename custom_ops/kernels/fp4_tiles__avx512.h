@@ -1,7 +1,7 @@
 // Panels of E2M1 rows for AVX512, and packing them; unnamed namespace: see elements.h.
 //
-// Data layout: a panel is 32 rows, two groups of 16. Each block of 32 elements is a record of 576 bytes: 64
-// bytes of scales, then for each group four vectors of 64 bytes of codes. A 32-bit lane of vector j holds
+// Data layout: a panel is 32 rows, two groups of 16. Each block of 32 elements is a record: one or two times
+// 32 bytes of scales, then for each group four vectors of 64 bytes of codes. A 32-bit lane of vector j holds
 // eight elements of one row, k = 8j + 0 ... 7, as nibbles in the order 1 3 5 7 0 2 4 6 from the lowest bits.
 // So
 // - shifted right by 0, 4, 8, 12 bits, the low nibbles of a lane's two words are elements 0 1, 2 3, 4 5, 6 7,
@@ -9,8 +9,8 @@
 // - the low nibbles of its bytes are elements 1 5 0 4, the high ones 3 7 2 6: four factors of vpdpbusd.
 // Missing rows, and elements behind the row, are zero bytes.
 //
-// Scales with two sides: byte side * 32 + (row / 8 % 2) * 16 + (row / 16) * 8 + row % 8, so that unpacking
-// the bytes to words gives a group in one half register each.
+// One scale a block: byte row. Two: byte side * 32 + (row / 8 % 2) * 16 + (row / 16) * 8 + row % 8, so that
+// unpacking the bytes to words gives a group in one half register each.
 //
 // Packing takes 16 rows: 16 loads of 16 bytes, 8 unpacks, 8 operations a vector to reorder nibbles.
 #pragma once
@@ -25,8 +25,7 @@ namespace mxcompile {
 namespace {
 
 constexpr int64_t kTilePanel = 32, kTileGroup = 16;
-constexpr int64_t kRecordScales = 64, kGroupCodes = 256;
-constexpr int64_t kRecordBytes = kRecordScales + 2 * kGroupCodes;
+constexpr int64_t kGroupCodes = 256;
 constexpr int64_t kBlockCodes = kPairBlock / 2;  // bytes
 
 inline __m512i LoadLine(const void* from) { return _mm512_loadu_si512(from); }
@@ -67,17 +66,25 @@ inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t byte
   for (int j = 0; j < 4; ++j) _mm512_storeu_si512(to + 64 * j, OrderNibbles(vectors[j]));
 }
 
-inline int64_t ScalePosition(int64_t side, int64_t row) {
-  return side * 32 + row / 8 % 2 * 16 + row / 16 * 8 + row % 8;
-}
-
-int64_t PackedBytes(const RowShape& row) { return CeilDiv(row.k, kPairBlock) * kRecordBytes; }
-
-// kSides scale bytes a block.
+// The records of a format with kSides scale bytes a block.
 template <int kSides>
-void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
-  for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecordBytes) {
-    std::memset(packed, 0, kRecordScales);
+struct Tiles {
+  static constexpr int64_t kScales = kSides * kTilePanel;
+  static constexpr int64_t kRecord = kScales + 2 * kGroupCodes;
+
+  static int64_t PackedBytes(const RowShape& row) { return CeilDiv(row.k, kPairBlock) * kRecord; }
+
+  static int64_t ScalePosition(int64_t side, int64_t row) {
+    return kSides == 1 ? row : side * 32 + row / 8 % 2 * 16 + row / 16 * 8 + row % 8;
+  }
+
+  static void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
+};
+
+template <int kSides>
+void Tiles<kSides>::Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
+  for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecord) {
+    std::memset(packed, 0, kScales);
     const uint8_t* scales = b.scales + start / kPairBlock * kSides;
     for (int64_t r = 0; r < rows; ++r) {
       for (int side = 0; side < kSides; ++side)
@@ -87,8 +94,7 @@ void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
     for (int64_t group = 0; group < 2; ++group) {
       const int64_t first = group * kTileGroup;
       const BRows part{b.codes + first * b.code_bytes, nullptr, b.code_bytes, 0};
-      PackGroup(part, rows - first, start / 2, CodeBytes(count, 4),
-                packed + kRecordScales + group * kGroupCodes);
+      PackGroup(part, rows - first, start / 2, CodeBytes(count, 4), packed + kScales + group * kGroupCodes);
     }
   }
 }

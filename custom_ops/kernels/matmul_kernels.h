@@ -26,14 +26,19 @@ MXC_DECLARE_MATMUL(int8_dint3_matmul)
 MXC_DECLARE_MATMUL(int8_int4_matmul)
 MXC_DECLARE_MATMUL(int8_int8_matmul)
 
-// The layout of f32_amxfp4_matmul__avx2.
+// The layouts of f32_amxfp4_matmul__avx2 and f32_mxfp4_matmul__avx2.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);
+int64_t PackedMxfp4Bytes__avx2(const RowShape& row);
 void PackAmxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
+void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
 
 // Of one format with itself.
 extern const PairKernels amxfp4_amxfp4_matmul__scalar;
 extern const PairKernels amxfp4_amxfp4_matmul__avx2;
 extern const PairKernels amxfp4_amxfp4_matmul__avx512bf16;
+extern const PairKernels mxfp4_mxfp4_matmul__scalar;
+extern const PairKernels mxfp4_mxfp4_matmul__avx2;
+extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 

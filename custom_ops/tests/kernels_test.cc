@@ -221,8 +221,10 @@ struct MatMulCase {
   int64_t m, n, k, batches;
 };
 
+// Operands of a product: numbers and scales of one size as in a model, or of very different sizes, scales of
+// NaN and infinity among them.
 template <typename T>
-void TestMatMul(const MatMulCase& c, Isa isa) {
+void TestMatMulOf(const MatMulCase& c, Isa isa, bool mild) {
   MatMulProblem problem{
       Isa::kScalar, std::nullopt, FormatOf(c.b_format), c.m, c.n, c.k, c.batches, c.batches, {}, {}, false};
   if (c.a_format != nullptr) problem.a_format = FormatOf(c.a_format);
@@ -231,17 +233,22 @@ void TestMatMul(const MatMulCase& c, Isa isa) {
     problem.b_batch.push_back(c.batches - 1 - i);
   }
   const Format& format = problem.b_format;
-  const auto value = [] {
+  const auto value = [mild] {
+    const float x =
+        mild ? static_cast<float>(static_cast<int32_t>(random_bits())) * 0x1p-31f : RandomFinite();
     if constexpr (std::is_same_v<T, float>)
-      return RandomFinite();
+      return x;
     else
-      return HalfOf(RandomFinite() * 0x1p-8f);
+      return HalfOf(x * 0x1p-8f);
   };
   const Guarded<T> a(c.batches * c.m * c.k, value), bias(c.n, value);
   const Guarded<float> b(c.k, RandomFinite);
   Guarded<uint8_t> codes(c.batches * c.n * format.CodeBytes(c.k), RandomByte),
       scales(c.batches * c.n * format.ScaleBytes(c.k));
-  const auto scale_byte = [] { return static_cast<uint8_t>(random_bits() % 64 + 90); };  // mostly finite
+  const auto scale_byte = [mild] {
+    if (!mild && random_bits() % 64 == 0) return RandomByte();
+    return static_cast<uint8_t>(mild ? random_bits() % 16 + 100 : random_bits() % 64 + 90);  // mostly finite
+  };
   std::generate_n(scales.data(), scales.size(), scale_byte);
 
   const int64_t size = c.batches * c.m * c.n;
@@ -266,9 +273,14 @@ void TestMatMul(const MatMulCase& c, Isa isa) {
   done = done && run(isa, packed.bytes(), constant, false);
   const std::string what = std::string("matmul ") + (c.a_format == nullptr ? "none" : c.a_format) + " x " +
                            c.b_format + " " + IsaName(isa) + " m=" + std::to_string(c.m) +
-                           " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k);
+                           " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) + (mild ? " mild" : "");
   Expect(done && SameValues(graph, graph_ref), what + ", B from the graph");
   Expect(done && SameValues(constant, constant_ref), what + ", constant B");
+}
+
+template <typename T>
+void TestMatMul(const MatMulCase& c, Isa isa) {
+  for (bool mild : {true, false}) TestMatMulOf<T>(c, isa, mild);
 }
 
 void TestFormatNames() {
