@@ -121,8 +121,9 @@ def block_elements(packed: BlockTensor, name: str, one: int) -> npt.NDArray[np.f
 
 def wide_tensors(m: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """A ``[m, 700]`` and B ``[40, 700]`` of such different sizes that the order of additions shows."""
-    factors = np.exp2(np.random.default_rng(2).integers(-9, 9, (m, 700))).astype(np.float32)
-    return random_tensor((m, 700)) * factors, random_tensor((40, 700), seed=1) * np.float32(0.37)
+    exponents = np.random.default_rng(2).integers(-10, 10, (m + 40, 22))  # of a block each
+    factors = np.exp2(exponents).astype(np.float32).repeat(32, axis=1)[:, :700]
+    return random_tensor((m, 700)) * factors[:m], random_tensor((40, 700), seed=1) * factors[m:]
 
 
 @pytest.mark.parametrize("m", [1, 2, FEW_ROWS])

@@ -32,7 +32,7 @@ void Prepare(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* pr
   const __m128i nibble = _mm_set1_epi8(0x0F);
   for (int64_t start = 0; start < k; start += kPairBlock, scales += 2, prepared += kAmxBlockBytes) {
     const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
-    const __m128i bytes = BlockCodes(codes + start / 2, CodeBytes(count, 4));
+    const __m128i bytes = BlockCodes(codes + start / 2, count);
     const __m128i even = _mm_and_si128(bytes, nibble), odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble);
     const __m256i elements = _mm256_permutexvar_epi8(order, _mm256_set_m128i(odd, even));
     auto* block = reinterpret_cast<AmxBlock*>(prepared);

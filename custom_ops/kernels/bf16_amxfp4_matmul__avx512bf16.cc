@@ -204,7 +204,7 @@ void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t*
         _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(_mm512_mul_ps(magnitudes, both)), 16));
     // A byte's low nibble, an even k, goes to the upper word; the table stands twice, so what else is in that
     // word does no harm.
-    const __m512i bytes = _mm512_cvtepu8_epi32(BlockCodes(codes + start / 2, CodeBytes(count, 4)));
+    const __m512i bytes = _mm512_cvtepu8_epi32(BlockCodes(codes + start / 2, count));
     const __m512i index = _mm512_or_si512(_mm512_slli_epi32(bytes, 16), _mm512_srli_epi32(bytes, 4));
     const __m512i pairs = _mm512_permutexvar_epi16(index, _mm512_broadcast_i64x4(values));
     if (step == 4) {

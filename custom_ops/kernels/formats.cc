@@ -16,6 +16,7 @@
 #endif
 #define MXC_SETS(set) {&set##__scalar, MXC_AVX2(set)}
 // A packed layout is for vectors; the scalar product takes any format as it comes.
+#define MXC_SETS_VNNI(set) {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set)}
 #define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set)}
 #define MXC_AMXFP4_PAIR                                                             \
   {&amxfp4_amxfp4_matmul__scalar, MXC_AVX2(amxfp4_amxfp4_matmul), nullptr, nullptr, \
@@ -49,9 +50,9 @@ constexpr FormatSpec kFormats[] = {
     {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}},
     {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, {}},
     {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}},
-    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS(int8_dint4_matmul), {}},
+    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint4_matmul), {}},
     {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS(int8_dint3_matmul), {}},
-    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS(int8_int4_matmul), {}},
+    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS_VNNI(int8_int4_matmul), {}},
     {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS(int8_int8_matmul), {}},
 };
 // clang-format on

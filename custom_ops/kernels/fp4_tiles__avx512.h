@@ -26,7 +26,6 @@ namespace {
 
 constexpr int64_t kTilePanel = 32, kTileGroup = 16;
 constexpr int64_t kGroupCodes = 256;
-constexpr int64_t kBlockCodes = kPairBlock / 2;  // bytes
 
 inline __m512i LoadLine(const void* from) { return _mm512_loadu_si512(from); }
 
@@ -39,17 +38,20 @@ inline __m512i OrderNibbles(__m512i lanes) {
   return _mm512_shuffle_epi8(both, _mm512_set4_epi32(0x0F0D0E0C, 0x0B090A08, 0x07050604, 0x03010200));
 }
 
-// The codes of one block of one row; `bytes` of them exist.
-inline __m128i BlockCodes(const uint8_t* codes, int64_t bytes) {
-  if (bytes == kBlockCodes) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-  return _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << bytes) - 1), codes);
+// The codes of `count` elements, at most a block; what stands behind them becomes 0.
+inline __m128i BlockCodes(const uint8_t* codes, int64_t count) {
+  if (count == kPairBlock) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  const uint32_t whole = (1u << count / 2) - 1, all = (1u << (count + 1) / 2) - 1;
+  const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>(all), codes);
+  return _mm_mask_mov_epi8(bytes, static_cast<__mmask16>(all ^ whole),
+                           _mm_and_si128(bytes, _mm_set1_epi8(0x0F)));
 }
 
 // 16 rows of one block to four vectors.
-inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t bytes, uint8_t* to) {
+inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t count, uint8_t* to) {
   __m128i row[kTileGroup];
   for (int64_t r = 0; r < kTileGroup; ++r)
-    row[r] = r < rows ? BlockCodes(b.codes + r * b.code_bytes + offset, bytes) : _mm_setzero_si128();
+    row[r] = r < rows ? BlockCodes(b.codes + r * b.code_bytes + offset, count) : _mm_setzero_si128();
   __m512i quads[4];  // rows q, q + 4, q + 8, q + 12
   for (int q = 0; q < 4; ++q) {
     __m512i z = _mm512_castsi128_si512(row[q]);
@@ -94,7 +96,7 @@ void Tiles<kSides>::Pack(const BRows& b, int64_t rows, const RowShape& row, uint
     for (int64_t group = 0; group < 2; ++group) {
       const int64_t first = group * kTileGroup;
       const BRows part{b.codes + first * b.code_bytes, nullptr, b.code_bytes, 0};
-      PackGroup(part, rows - first, start / 2, CodeBytes(count, 4), packed + kScales + group * kGroupCodes);
+      PackGroup(part, rows - first, start / 2, count, packed + kScales + group * kGroupCodes);
     }
   }
 }

@@ -277,7 +277,7 @@ Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batch
   const RowShape shape = format.Row(k);
   const int64_t panels = CeilDiv(n, kernels.panel), panel_bytes = kernels.packed_bytes(shape);
   const int64_t code_bytes = format.CodeBytes(k), scale_bytes = format.ScaleBytes(k);
-  Buffer packed(b_batches * panels * panel_bytes);
+  Buffer packed = Buffer::OnLargePages(b_batches * panels * panel_bytes);
   if (!packed) return packed;
   for (int64_t i = 0; i < b_batches * panels; ++i) {
     const int64_t first = i % panels * kernels.panel, row = i / panels * n + first;

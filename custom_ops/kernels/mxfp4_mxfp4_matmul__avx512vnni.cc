@@ -61,12 +61,12 @@ int64_t RowBytes(int64_t k) { return 4 * (CeilDiv(k, kPairBlock) * kBlockUnits +
 int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
 
 // Elements of a block in the order of a vector's nibbles.
-inline __m256i Elements(const uint8_t* codes, int64_t bytes) {
+inline __m256i Elements(const uint8_t* codes, int64_t count) {
   const __m256i order = _mm256_setr_epi8(16, 18, 0, 2, 17, 19, 1, 3, 20, 22, 4, 6, 21, 23, 5, 7, 24, 26, 8,
                                          10, 25, 27, 9, 11, 28, 30, 12, 14, 29, 31, 13, 15);
   const __m256i table =
       _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kDoubledSigned)));
-  const __m128i nibble = _mm_set1_epi8(0x0F), both = BlockCodes(codes, bytes);
+  const __m128i nibble = _mm_set1_epi8(0x0F), both = BlockCodes(codes, count);
   const __m128i even = _mm_and_si128(both, nibble), odd = _mm_and_si128(_mm_srli_epi16(both, 4), nibble);
   return _mm256_shuffle_epi8(table, _mm256_permutexvar_epi8(order, _mm256_set_m128i(odd, even)));
 }
@@ -86,7 +86,7 @@ void Prepare(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* pr
       alignas(32) int8_t elements[kPairBlock];
       BlockEnd end;
     } block;
-    const __m256i elements = Elements(codes + start / 2, CodeBytes(count, 4));
+    const __m256i elements = Elements(codes + start / 2, count);
     _mm256_store_si256(reinterpret_cast<__m256i*>(block.elements), elements);
     block.end = {-12 * SumOfBytes(elements), DecodeE8M0(*scales) * 0.25f, (*scales - 127 - 2) * (1 << 23)};
     tame = tame && Tame(*scales);

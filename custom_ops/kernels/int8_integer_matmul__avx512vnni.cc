@@ -1,0 +1,301 @@
+// int8 rows times rows of 4-bit integers with AVX512 VNNI and VBMI. What is computed: int8_rows_form.h.
+//
+// Data layout: B as in fp4_tiles__avx512.h without scales in the records, behind a PanelHeader. A is rows of
+// 32-bit units, interleaved in tiles of up to 12 rows: codes, 8 units for each 32 of them, in the order of a
+// vector's nibbles, then RowEnd.
+//
+// vpdpbusd multiplies bytes without sign, A's codes, by bytes with sign, B's units: the sum of (qa - za) * u
+// is that of qa * u less za times the sum of u, which the header has. A unit is a table entry by vpermb, less
+// z; with half steps less 2z, except for the odd entries, which are the half steps. A zero point beyond
+// kMaxZero, or k beyond kMaxSize, could leave 8 or 32 bits: such a panel is multiplied one element at a time.
+//
+// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. Up to 6 rows decode B
+// in registers; more of them take it from scratch, 512 k at a time (16 KB, L1). Bound: vpdpbusd, two a cycle;
+// for one row reading B.
+#include "kernels/fp4_tiles__avx512.h"
+#include "kernels/int8_rows_form.h"
+#include "kernels/matmul_kernels.h"
+#include "kernels/unroll.h"
+
+namespace mxcompile {
+namespace {
+
+using Layout = Tiles<0>;
+
+constexpr int64_t kAhead = 8192;
+constexpr int64_t kMaxTile = 12, kMaxDirect = 6;
+constexpr int64_t kPiece = 512;                        // elements of k
+constexpr int64_t kDecoded = kPairBlock * kTilePanel;  // bytes of a decoded block
+constexpr int64_t kBlockUnits = kPairBlock / 4;
+constexpr int kMaxZero = 63;
+constexpr int64_t kMaxSize = 1 << 16;  // 255 * 127 * 2^16 < 2^31
+
+struct PanelHeader {
+  int32_t plain;  // whether the panel may be multiplied fast
+  int32_t unused[15];
+  uint32_t zeros[kTilePanel];  // what is subtracted from a row's table entries, in four bytes
+  float unit_scales[kTilePanel];
+  int32_t unit_sums[kTilePanel];
+};
+constexpr auto kPanelHeader = static_cast<int64_t>(sizeof(PanelHeader));
+static_assert(kPanelHeader % 64 == 0, "records begin at a line");
+
+struct RowEnd {
+  int32_t z;
+  float scale;
+};
+
+template <typename Number>
+inline __m512i UnitTable() {
+  alignas(16) int8_t table[16];
+  for (int code = 0; code < 16; ++code) table[code] = static_cast<int8_t>(Number::Units(code, 0));
+  return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+}
+
+// Where a tile finds B: decoded on the way from records, or in scratch, [blocks][8][32] words.
+template <typename Number>
+class Records {
+ public:
+  explicit Records(const uint8_t* packed)
+      : record_(packed + kPanelHeader),
+        table_(UnitTable<Number>()),
+        zeros_{LoadLine(HeaderOf(packed).zeros), LoadLine(HeaderOf(packed).zeros + kTileGroup)} {}
+
+  static const PanelHeader& HeaderOf(const uint8_t* packed) {
+    return *reinterpret_cast<const PanelHeader*>(packed);
+  }
+
+  inline void Prefetch() const {
+    for (int64_t line = 0; line < Layout::kRecord; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(record_ + kAhead + line), _MM_HINT_T0);
+  }
+  inline __m512i Words(int step, int group) const {
+    const __m512i lanes = LoadLine(record_ + group * kGroupCodes + step / 2 * 64);
+    const __m512i units =
+        _mm512_permutexvar_epi8(step % 2 == 0 ? lanes : _mm512_srli_epi32(lanes, 4), table_);
+    if constexpr (!Number::kHalfSteps) return _mm512_sub_epi8(units, zeros_[group]);
+    const __mmask64 whole = _mm512_testn_epi8_mask(units, _mm512_set1_epi8(1));
+    return _mm512_mask_sub_epi8(units, whole, units, zeros_[group]);
+  }
+  inline void Next(int64_t blocks = 1) { record_ += blocks * Layout::kRecord; }
+
+ private:
+  const uint8_t* record_;
+  __m512i table_;
+  __m512i zeros_[2];
+};
+
+class Decoded {
+ public:
+  explicit Decoded(const uint8_t* words) : words_(words) {}
+
+  inline void Prefetch() const {}
+  inline __m512i Words(int step, int group) const { return LoadLine(words_ + step * 128 + group * 64); }
+  inline void Next() { words_ += kDecoded; }
+
+ private:
+  const uint8_t* words_;
+};
+
+int64_t PackedBytes(const RowShape& row) { return kPanelHeader + Layout::PackedBytes(row); }
+
+// The sums of units of a packed panel: products with ones. The codes that fill the last block are not units.
+template <typename Number>
+void AddUp(int64_t k, const uint8_t* packed, PanelHeader* header) {
+  Records<Number> records(packed);
+  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  const int64_t blocks = CeilDiv(k, kPairBlock);
+  for (int64_t b = 0; b < blocks; ++b, records.Next()) {
+    for (int step = 0; step < 8; ++step) {
+      for (int g = 0; g < 2; ++g)
+        sums[g] = _mm512_dpbusd_epi32(sums[g], _mm512_set1_epi8(1), records.Words(step, g));
+    }
+  }
+  for (int g = 0; g < 2; ++g) _mm512_storeu_si512(header->unit_sums + g * kTileGroup, sums[g]);
+  const auto filled = static_cast<int32_t>(blocks * kPairBlock - k);
+  for (int64_t r = 0; r < kTilePanel; ++r)
+    header->unit_sums[r] += filled * static_cast<int32_t>(header->zeros[r] & 0xFF);
+}
+
+template <typename Number>
+void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
+  Layout::Pack(b, rows, row, packed + kPanelHeader);
+  auto* header = reinterpret_cast<PanelHeader*>(packed);
+  *header = {};
+  header->plain = row.k <= kMaxSize ? 1 : 0;
+  if (row.k == 0) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    const uint8_t* scales = b.scales + r * b.scale_bytes;
+    const int z = Number::Load(scales).z;
+    if (z > kMaxZero) header->plain = 0;
+    header->zeros[r] = 0x01010101u * static_cast<uint8_t>(-Number::Units(0, z));
+    header->unit_scales[r] = UnitScale<Number>(scales);
+  }
+  AddUp<Number>(row.k, packed, header);
+}
+
+int64_t RowBytes(int64_t k) {
+  return CeilDiv(k, kPairBlock) * kPairBlock + static_cast<int64_t>(sizeof(RowEnd));
+}
+
+// Tiles of nearly equal height.
+int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
+
+void Prepare(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 5, 0, 4, 3, 7, 2, 6, 9, 13, 8, 12, 11, 15, 10, 14));
+  for (int64_t start = 0; start < k; start += kPairBlock) {
+    const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
+    const auto present = static_cast<__mmask32>((uint64_t{1} << count) - 1);
+    alignas(32) uint8_t block[kPairBlock];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(block),
+                       _mm256_shuffle_epi8(_mm256_maskz_loadu_epi8(present, codes + start), order));
+    for (int64_t i = 0; i < kBlockUnits; ++i, prepared += step) std::memcpy(prepared, block + 4 * i, 4);
+  }
+  RowEnd end{};
+  if (k > 0) end = {Int8::Load(scales).z, Int8::Load(scales).s};
+  std::memcpy(prepared, &end.z, 4);
+  std::memcpy(prepared + step, &end.scale, 4);
+}
+
+constexpr RowForm kForm = {RowBytes, TileRows, Prepare};
+
+inline __m512i Unit(const uint8_t* a, int64_t unit) {
+  int32_t value;
+  std::memcpy(&value, a + 4 * unit, sizeof(value));
+  return _mm512_set1_epi32(value);
+}
+
+// sums[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
+template <int kRows, typename Source>
+void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
+  __m512i sums[kRows][2];
+  Unroll<kRows>([&](auto r) {
+    Unroll<2>([&](auto g) { sums[r][g] = LoadLine(c + r * kTilePanel + g * kTileGroup); });
+  });
+  for (int64_t i = 0; i < blocks; ++i, b.Next()) {
+    b.Prefetch();
+    Unroll<8>([&](auto step) {
+      const __m512i first = b.Words(step, 0), second = b.Words(step, 1);
+      Unroll<kRows>([&](auto r) {
+        const __m512i x = Unit(a, r);
+        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], x, first);
+        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], x, second);
+      });
+      a += 4 * tile;
+    });
+  }
+  Unroll<kRows>([&](auto r) {
+    Unroll<2>([&](auto g) { _mm512_storeu_si512(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
+  });
+}
+
+template <typename Source>
+using Multiply = void (*)(const uint8_t*, int64_t, Source, int64_t, float*);
+
+template <typename Number>
+constexpr Multiply<Records<Number>> kDirect[kMaxDirect] = {
+    MultiplyTile<1, Records<Number>>, MultiplyTile<2, Records<Number>>, MultiplyTile<3, Records<Number>>,
+    MultiplyTile<4, Records<Number>>, MultiplyTile<5, Records<Number>>, MultiplyTile<6, Records<Number>>};
+constexpr Multiply<Decoded> kFromScratch[kMaxTile] = {
+    MultiplyTile<1, Decoded>,  MultiplyTile<2, Decoded>,  MultiplyTile<3, Decoded>,
+    MultiplyTile<4, Decoded>,  MultiplyTile<5, Decoded>,  MultiplyTile<6, Decoded>,
+    MultiplyTile<7, Decoded>,  MultiplyTile<8, Decoded>,  MultiplyTile<9, Decoded>,
+    MultiplyTile<10, Decoded>, MultiplyTile<11, Decoded>, MultiplyTile<12, Decoded>};
+
+template <typename Number>
+void AddPieces(const GemmArgs& args, int64_t all) {
+  auto* words = reinterpret_cast<uint8_t*>(args.scratch);
+  const int64_t tile = args.a_tile;
+  Records<Number> records(args.packed);
+  for (int64_t first = 0; first < all; first += kPiece / kPairBlock) {
+    const int64_t blocks = all - first < kPiece / kPairBlock ? all - first : kPiece / kPairBlock;
+    for (int64_t b = 0; b < blocks; ++b, records.Next()) {
+      records.Prefetch();
+      Unroll<8>([&](auto step) {
+        Unroll<2>([&](auto g) {
+          _mm512_storeu_si512(words + b * kDecoded + step * 128 + g * 64, records.Words(step, g));
+        });
+      });
+    }
+    for (int64_t row = 0; row < args.m; row += tile) {
+      const int64_t rows = args.m - row < tile ? args.m - row : tile;
+      const uint8_t* a = args.a + row * args.a_stride + 4 * first * kBlockUnits * tile;
+      kFromScratch[rows - 1](a, tile, Decoded(words), blocks, args.c + row * kTilePanel);
+    }
+  }
+}
+
+RowEnd EndOf(const GemmArgs& args, int64_t row) {
+  const int64_t lane = row % args.a_tile, units = CeilDiv(args.row.k, kPairBlock) * kBlockUnits;
+  const uint8_t* at = args.a + (row - lane) * args.a_stride + 4 * (units * args.a_tile + lane);
+  RowEnd end;
+  std::memcpy(&end.z, at, 4);
+  std::memcpy(&end.scale, at + 4 * args.a_tile, 4);
+  return end;
+}
+
+// c from sums to products.
+void FinishRows(const GemmArgs& args, const PanelHeader& header) {
+  for (int64_t row = 0; row < args.m; ++row) {
+    const RowEnd end = EndOf(args, row);
+    for (int64_t g = 0; g < kTilePanel; g += kTileGroup) {
+      float* c = args.c + row * kTilePanel + g;
+      const __m512i offset = _mm512_mullo_epi32(_mm512_set1_epi32(end.z), LoadLine(header.unit_sums + g));
+      const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(end.scale), _mm512_loadu_ps(header.unit_scales + g));
+      _mm512_storeu_ps(c, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_sub_epi32(LoadLine(c), offset))));
+    }
+  }
+}
+
+// Any zero points, any k.
+template <typename Number>
+void GemmSlowly(const GemmArgs& args, const PanelHeader& header) {
+  constexpr int64_t kPlaces[8] = {2, 0, 6, 4, 3, 1, 7, 5};  // of elements 0 ... 7
+  for (int64_t row = 0; row < args.m; ++row) {
+    const RowEnd end = EndOf(args, row);
+    const int64_t lane = row % args.a_tile;
+    const uint8_t* a = args.a + (row - lane) * args.a_stride + 4 * lane;
+    for (int64_t j = 0; j < args.b_rows; ++j) {
+      const int z = Number::Load(args.b.scales + j * args.b.scale_bytes).z;
+      int64_t sum = 0;
+      for (int64_t k = 0; k < args.row.k; ++k) {
+        const int64_t place = k / 8 * 8 + kPlaces[k % 8];
+        const int code = a[place / 4 * 4 * args.a_tile + place % 4];
+        sum += (code - end.z) *
+               Number::Units(GetCode(args.b.codes + j * args.b.code_bytes, k, Number::kBits), z);
+      }
+      args.c[row * kTilePanel + j] = end.scale * header.unit_scales[j] * static_cast<float>(sum);
+    }
+  }
+}
+
+template <typename Number>
+void Gemm(const GemmArgs& args) {
+  const PanelHeader& header = Records<Number>::HeaderOf(args.packed);
+  if (header.plain == 0) return GemmSlowly<Number>(args, header);
+  std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
+  const int64_t blocks = CeilDiv(args.row.k, kPairBlock);
+  if (args.m <= kMaxDirect && args.a_tile >= args.m) {
+    kDirect<Number>[args.m - 1](args.a, args.a_tile, Records<Number>(args.packed), blocks, args.c);
+  } else {
+    AddPieces<Number>(args, blocks);
+  }
+  FinishRows(args, header);
+}
+
+int64_t ScratchFloats(const RowShape&) { return kPiece / kPairBlock * kDecoded / 4; }
+
+constexpr int64_t kMaxRows = 504;
+
+template <typename Number>
+constexpr MatMulKernels Set() {
+  return {kTilePanel, PackedBytes, Pack<Number>, ScratchFloats, Gemm<Number>, &kForm, kMaxRows, 4};
+}
+
+}  // namespace
+
+const MatMulKernels int8_dint4_matmul__avx512vnni = Set<DInt4>();
+const MatMulKernels int8_int4_matmul__avx512vnni = Set<Int4>();
+
+}  // namespace mxcompile
