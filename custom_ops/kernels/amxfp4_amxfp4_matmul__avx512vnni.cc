@@ -114,7 +114,7 @@ inline void MultiplyGroups(const AmxBlock* a, int64_t a_stride, const uint8_t* c
 }
 
 template <int kRows>
-void Multiply(const GemmArgs& args) {
+[[gnu::flatten]] void Multiply(const GemmArgs& args) {
   constexpr int kGroups = kRows <= 2 ? 2 : 1;  // at a time
   __m512 y[kRows][2];
   Unroll<kRows>([&](auto r) { y[r][0] = y[r][1] = _mm512_setzero_ps(); });

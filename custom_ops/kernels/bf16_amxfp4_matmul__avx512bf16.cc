@@ -14,6 +14,9 @@
 // subtraction lowers it by the scale's, which keeps zero. Scales that are not normal numbers above zero go a
 // longer way through float32.
 //
+// Up to 16 rows decode in registers, so that decoding fills the cycles between two vdpbf16ps: 32 columns at a
+// time for up to 9 rows, else 16. More rows take B from scratch.
+//
 // Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. 24 vdpbf16ps take 14
 // loads and 12 cycles, which also cover the latency of 6. Bound: vdpbf16ps, two a cycle.
 #include "kernels/elements.h"
@@ -26,6 +29,7 @@ namespace {
 
 constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
 constexpr int64_t kMaxTile = 12;
+constexpr int64_t kMaxDirect = 16, kMaxWide = 9;                  // rows
 constexpr int64_t kPiece = 256;                                   // elements of k
 constexpr int64_t kPairBytes = 128;                               // of decoded B
 constexpr uint8_t kSmallestNormal = 0x04, kLargestNormal = 0x7B;  // E5M2
@@ -68,23 +72,23 @@ inline __m512i InBothWords(__m512i words, int half) {
 
 // Two elements of 16 rows: the low nibbles of words after a shift by 4 * kPair.
 template <int kPair>
-inline void DecodePair(__m512i lanes, __m512i above, __m512i below, uint8_t* to) {
+inline __m512i DecodePair(__m512i lanes, __m512i above, __m512i below) {
   const __m512i shifted = kPair == 0 ? lanes : _mm512_srli_epi16(lanes, 4 * kPair);
   const __mmask32 negative =
       _mm512_test_epi16_mask(lanes, _mm512_set1_epi16(static_cast<int16_t>(8 << 4 * kPair)));
   const __m512i scale = _mm512_mask_blend_epi16(negative, above, below);
   const __m512i index = _mm512_ternarylogic_epi32(shifted, scale, _mm512_set1_epi16(15), 0xE4);
   const __m512i value = _mm512_permutex2var_epi16(LoadLine(kTable.words), index, LoadLine(kTable.words + 32));
-  _mm512_storeu_si512(to, _mm512_subs_epu16(value, scale));
+  return _mm512_subs_epu16(value, scale);
 }
 
 void DecodeGroup(const uint8_t* codes, __m512i above, __m512i below, uint8_t* to) {
-  for (int j = 0; j < 4; ++j, to += 4 * kPairBytes) {
+  for (int j = 0; j < 4; ++j) {
     const __m512i lanes = LoadLine(codes + 64 * j);
-    DecodePair<0>(lanes, above, below, to);
-    DecodePair<1>(lanes, above, below, to + kPairBytes);
-    DecodePair<2>(lanes, above, below, to + 2 * kPairBytes);
-    DecodePair<3>(lanes, above, below, to + 3 * kPairBytes);
+    Unroll<4>([&](auto pair) {
+      _mm512_storeu_si512(to, DecodePair<pair>(lanes, above, below));
+      to += kPairBytes;
+    });
   }
 }
 
@@ -104,22 +108,37 @@ void DecodeGroupSlowly(const uint8_t* codes, __m512 above, __m512 below, uint8_t
   }
 }
 
-void DecodeRecord(const uint8_t* record, uint8_t* to) {
-  // What the next piece needs comes while this one is multiplied.
+// Whether all scales of a record are normal numbers above zero.
+inline bool IsPlain(const uint8_t* record) {
+  const __m512i above_smallest = _mm512_sub_epi8(LoadLine(record), _mm512_set1_epi8(kSmallestNormal));
+  return _mm512_cmpgt_epu8_mask(above_smallest, _mm512_set1_epi8(kLargestNormal - kSmallestNormal)) == 0;
+}
+
+// Asks for the record that stands where this one does in the next piece.
+inline void PrefetchNext(const uint8_t* record) {
   for (int64_t line = 0; line < kRecord; line += 64)
     _mm_prefetch(reinterpret_cast<const char*>(record + kPiece / kPairBlock * kRecord + line), _MM_HINT_T0);
+}
+
+// The scales of a group as words that are E5M2 in the upper byte: above in the lower half, below in the
+// upper.
+inline __m512i GroupHalves(const uint8_t* record, int group) {
   const __m512i bytes = LoadLine(record), zero = _mm512_setzero_si512();
-  const __m512i halves[2] = {_mm512_unpacklo_epi8(zero, bytes), _mm512_unpackhi_epi8(zero, bytes)};
-  const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(bytes, _mm512_set1_epi8(kSmallestNormal)),
-                                                   _mm512_set1_epi8(kLargestNormal - kSmallestNormal));
+  return group == 0 ? _mm512_unpacklo_epi8(zero, bytes) : _mm512_unpackhi_epi8(zero, bytes);
+}
+
+void DecodeRecord(const uint8_t* record, uint8_t* to) {
+  PrefetchNext(record);
+  const bool plain = IsPlain(record);
   for (int g = 0; g < 2; ++g) {
     const uint8_t* codes = record + kScales + g * kGroupCodes;
-    if (special == 0) {
-      const __m512i words = ScaleWords(halves[g]);
+    const __m512i halves = GroupHalves(record, g);
+    if (plain) {
+      const __m512i words = ScaleWords(halves);
       DecodeGroup(codes, InBothWords(words, 0), InBothWords(words, 1), to + 64 * g);
     } else {
-      DecodeGroupSlowly(codes, _mm512_cvtph_ps(_mm512_castsi512_si256(halves[g])),
-                        _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves[g], 1)), to + 64 * g);
+      DecodeGroupSlowly(codes, _mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
+                        _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), to + 64 * g);
     }
   }
 }
@@ -136,25 +155,33 @@ void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* deco
   }
 }
 
+// Pair of k of a row of a tile.
+inline __m512i PairOf(const uint8_t* a, int64_t row) {
+  int32_t pair;
+  std::memcpy(&pair, a + 4 * row, sizeof(pair));
+  return _mm512_set1_epi32(pair);
+}
+
+inline __m512 AddProducts(__m512 sums, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sums, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
 // c[kRows, 32] += a[kRows, pairs] * b[pairs, 32]; the next pair of a row is `step` bytes further. What stands
 // at `next` is wanted next.
 template <int kRows>
-void MultiplyTile(const uint8_t* a, const uint8_t* next, int64_t step, const uint8_t* b, int64_t pairs,
-                  float* c) {
+[[gnu::flatten]] void MultiplyTile(const uint8_t* a, const uint8_t* next, int64_t step, const uint8_t* b,
+                                   int64_t pairs, float* c) {
   __m512 sums[kRows][2];
   Unroll<kRows>([&](auto r) {
     Unroll<2>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
   });
   for (int64_t i = 0; i < pairs; ++i, a += step, next += step, b += kPairBytes) {
     _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
-    const auto first = reinterpret_cast<__m512bh>(LoadLine(b));
-    const auto second = reinterpret_cast<__m512bh>(LoadLine(b + 64));
+    const __m512i first = LoadLine(b), second = LoadLine(b + 64);
     Unroll<kRows>([&](auto r) {
-      int32_t pair;
-      std::memcpy(&pair, a + 4 * r, sizeof(pair));
-      const auto x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
-      sums[r][0] = _mm512_dpbf16_ps(sums[r][0], x, first);
-      sums[r][1] = _mm512_dpbf16_ps(sums[r][1], x, second);
+      const __m512i x = PairOf(a, r);
+      sums[r][0] = AddProducts(sums[r][0], x, first);
+      sums[r][1] = AddProducts(sums[r][1], x, second);
     });
   }
   Unroll<kRows>([&](auto r) {
@@ -167,19 +194,92 @@ constexpr Multiply kMultiply[kMaxTile] = {
     MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
     MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
 
+// kGroups groups of c, from `group` on, += a[kRows, piece] * the records of a piece, all of them plain.
+template <int kRows, int kGroups>
+[[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int group,
+                                      float* c) {
+  c += group * kTileGroup;
+  __m512 sums[kRows][kGroups];
+  Unroll<kRows>([&](auto r) {
+    Unroll<kGroups>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
+  });
+  for (int64_t i = 0; i < kPiece; i += kPairBlock, record += kRecord) {
+    if (group == 0) PrefetchNext(record);
+    __m512i above[kGroups], below[kGroups];
+    Unroll<kGroups>([&](auto g) {
+      const __m512i words = ScaleWords(GroupHalves(record, group + g));
+      above[g] = InBothWords(words, 0);
+      below[g] = InBothWords(words, 1);
+    });
+    const uint8_t* codes = record + kScales + group * kGroupCodes;
+    for (int j = 0; j < 4; ++j, codes += 64) {
+      __m512i lanes[kGroups];
+      Unroll<kGroups>([&](auto g) { lanes[g] = LoadLine(codes + g * kGroupCodes); });
+      Unroll<4>([&](auto pair) {
+        __m512i b[kGroups];
+        Unroll<kGroups>([&](auto g) { b[g] = DecodePair<pair>(lanes[g], above[g], below[g]); });
+        Unroll<kRows>([&](auto r) {
+          const __m512i x = PairOf(a, r);
+          Unroll<kGroups>([&](auto g) { sums[r][g] = AddProducts(sums[r][g], x, b[g]); });
+        });
+        a += step;
+      });
+    }
+  }
+  Unroll<kRows>([&](auto r) {
+    Unroll<kGroups>([&](auto g) { _mm512_storeu_ps(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
+  });
+}
+
+template <int kRows>
+void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, float* c) {
+  if constexpr (kRows <= kMaxWide) {
+    MultiplyRecords<kRows, 2>(a, step, record, 0, c);
+  } else {
+    MultiplyRecords<kRows, 1>(a, step, record, 0, c);
+    MultiplyRecords<kRows, 1>(a, step, record, 1, c);
+  }
+}
+
+using Direct = void (*)(const uint8_t*, int64_t, const uint8_t*, float*);
+constexpr Direct kDirect[kMaxDirect] = {
+    MultiplyDirectly<1>,  MultiplyDirectly<2>,  MultiplyDirectly<3>,  MultiplyDirectly<4>,
+    MultiplyDirectly<5>,  MultiplyDirectly<6>,  MultiplyDirectly<7>,  MultiplyDirectly<8>,
+    MultiplyDirectly<9>,  MultiplyDirectly<10>, MultiplyDirectly<11>, MultiplyDirectly<12>,
+    MultiplyDirectly<13>, MultiplyDirectly<14>, MultiplyDirectly<15>, MultiplyDirectly<16>};
+
+bool IsPlainPiece(const uint8_t* record) {
+  bool plain = true;
+  for (int64_t i = 0; i < kPiece; i += kPairBlock, record += kRecord) plain = plain && IsPlain(record);
+  return plain;
+}
+
+// The rows of one tile from scratch. A tile that is higher than kMaxTile goes in two.
+void MultiplyRows(const uint8_t* a, const uint8_t* next, int64_t rows, int64_t step, const uint8_t* decoded,
+                  int64_t pairs, float* c) {
+  const int64_t first = rows <= kMaxTile ? rows : rows / 2;
+  kMultiply[first - 1](a, next, step, decoded, pairs, c);
+  if (first < rows)
+    kMultiply[rows - first - 1](a + 4 * first, next, step, decoded, pairs, c + first * kTilePanel);
+}
+
 void Gemm(const GemmArgs& args) {
   auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
-  const int64_t step = 4 * args.a_tile;
+  const int64_t step = 4 * args.a_tile, tile_bytes = args.a_tile * args.a_stride;
   std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
   for (int64_t start = 0; start < args.row.k; start += kPiece) {
     const int64_t size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
-    DecodePiece(args, start, start + size, decoded);
     const uint8_t* a = args.a + start / 2 * step;
-    const int64_t tile_bytes = args.a_tile * args.a_stride;
+    const uint8_t* records = args.packed + start / kPairBlock * kRecord;
+    if (args.m <= kMaxDirect && size == kPiece && IsPlainPiece(records)) {
+      kDirect[args.m - 1](a, step, records, args.c);
+      continue;
+    }
+    DecodePiece(args, start, start + size, decoded);
     for (int64_t row = 0; row < args.m; row += args.a_tile, a += tile_bytes) {
       const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
       const uint8_t* next = rows < args.m - row ? a + tile_bytes : args.a + (start + kPiece) / 2 * step;
-      kMultiply[rows - 1](a, next, step, decoded, CeilDiv(size, 2), args.c + row * kTilePanel);
+      MultiplyRows(a, next, rows, step, decoded, CeilDiv(size, 2), args.c + row * kTilePanel);
     }
   }
 }
@@ -189,8 +289,8 @@ int64_t ScratchFloats(const RowShape&) { return kPiece / 2 * kPairBytes / 4; }
 // A row: whole blocks of pairs.
 int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
 
-// Tiles of nearly equal height.
-int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
+// One tile for what is multiplied directly, else tiles of nearly equal height.
+int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : CeilDiv(m, CeilDiv(m, kMaxTile)); }
 
 void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
   const __m512 magnitudes = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,

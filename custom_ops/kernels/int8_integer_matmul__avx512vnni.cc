@@ -168,7 +168,7 @@ inline __m512i Unit(const uint8_t* a, int64_t unit) {
 
 // sums[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
 template <int kRows, typename Source>
-void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
+[[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
   __m512i sums[kRows][2];
   Unroll<kRows>([&](auto r) {
     Unroll<2>([&](auto g) { sums[r][g] = LoadLine(c + r * kTilePanel + g * kTileGroup); });

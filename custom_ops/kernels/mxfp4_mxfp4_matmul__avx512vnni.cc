@@ -176,7 +176,7 @@ class Decoded {
 
 // c[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
 template <int kRows, bool kTame, typename Source>
-void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
+[[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
   __m512 y[kRows][2];
   Unroll<kRows>([&](auto r) {
     Unroll<2>([&](auto g) { y[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });

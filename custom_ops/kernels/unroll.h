@@ -1,5 +1,6 @@
 // Loops over arrays of vectors that the compiler shall keep in registers: with a plain loop it may leave the
-// array in memory, because it takes arrays apart before it unrolls loops. Static: see elements.h.
+// array in memory, because it takes arrays apart before it unrolls loops. The function around must be
+// [[gnu::flatten]], else a large one may call a body as a function. Unnamed namespace: see elements.h.
 #pragma once
 
 #include <type_traits>

@@ -339,7 +339,7 @@ void TestIsa(Isa isa) {
       for (int64_t m : kSizes) TestMatMul<float>({name, name, m, 35, k, 1}, isa);
       TestMatMul<Half>({name, name, 4, 70, k, 2}, isa);
     }
-    for (int64_t m : {1, 4, 12, 13, 600}) TestMatMul<float>({name, name, m, 65, 777, 1}, isa);
+    for (int64_t m : {1, 4, 9, 10, 12, 13, 16, 20, 600}) TestMatMul<float>({name, name, m, 65, 777, 1}, isa);
   }
   for (const char* name : {"dint4", "dint3", "int4", "int8"}) {
     for (int64_t k : kSizes) {
