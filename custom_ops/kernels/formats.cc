@@ -7,15 +7,18 @@
 
 #ifdef MXC_X86
 #define MXC_AVX2(set) &set##__avx2
+#define MXC_AVX512(set) &set##__avx512
 #define MXC_VNNI(set) &set##__avx512vnni
 #define MXC_BF16(set) &set##__avx512bf16
 #else
 #define MXC_AVX2(set) nullptr
+#define MXC_AVX512(set) nullptr
 #define MXC_VNNI(set) nullptr
 #define MXC_BF16(set) nullptr
 #endif
 #define MXC_SETS(set) {&set##__scalar, MXC_AVX2(set)}
 // A packed layout is for vectors; the scalar product takes any format as it comes.
+#define MXC_SETS_AVX512(set) {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set)}
 #define MXC_SETS_VNNI(set) {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set)}
 #define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set)}
 #define MXC_AMXFP4_PAIR                                                             \
@@ -37,12 +40,12 @@ namespace {
 // clang-format off
 constexpr FormatSpec kFormats[] = {
     // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8, with itself
-    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR},
-    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
-    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
+    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR},
+    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
+    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
     {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}},
-    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
-    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
+    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
+    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
     {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}},
     {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}},
     {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}},

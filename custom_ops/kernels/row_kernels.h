@@ -27,6 +27,12 @@ MXC_DECLARE_ROWS(dint3_rows)
 MXC_DECLARE_ROWS(int4_rows)
 MXC_DECLARE_ROWS(int8_rows)
 
+extern const RowKernels amxfp4_rows__avx512;
+extern const RowKernels amxfp4_pot_rows__avx512;
+extern const RowKernels amxfp4_pot_r_rows__avx512;
+extern const RowKernels mxfp4_rows__avx512;
+extern const RowKernels mxfp4_even_rows__avx512;
+
 #undef MXC_DECLARE_ROWS
 
 }  // namespace mxcompile
