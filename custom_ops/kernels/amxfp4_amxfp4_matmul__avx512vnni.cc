@@ -17,7 +17,7 @@
 namespace mxcompile {
 namespace {
 
-constexpr int64_t kAhead = 8192;
+constexpr int64_t kAhead = 12288;
 constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
 
 // Doubled magnitudes of the codes above (below) zero, four times.

@@ -22,7 +22,7 @@ namespace {
 
 using Layout = Tiles<0>;
 
-constexpr int64_t kAhead = 8192;
+constexpr int64_t kAhead = 12288;
 constexpr int64_t kMaxTile = 12, kMaxDirect = 6;
 constexpr int64_t kPiece = 512;                        // elements of k
 constexpr int64_t kDecoded = kPairBlock * kTilePanel;  // bytes of a decoded block

@@ -220,8 +220,25 @@ const uint8_t* PanelOf(const Plan<T>& plan, int64_t b_batch, int64_t panel, uint
   return space;
 }
 
-struct Workspace {
-  Buffer scratch, tile, space;
+// A task's memory: scratch, the tile of sums, and a packed panel if it has to pack. In one piece, since a
+// task may take no more than ten microseconds.
+class Workspace {
+ public:
+  template <typename T>
+  explicit Workspace(const Plan<T>& plan)
+      : scratch_bytes_(RoundUp(plan.kernels.scratch_floats(plan.row) * kFloat, kLine)),
+        tile_bytes_(RoundUp(std::min(plan.rows_per_chunk, plan.p.m) * plan.kernels.panel * kFloat, kLine)),
+        buffer_(scratch_bytes_ + tile_bytes_ + (plan.PacksOnTheWay() ? plan.panel_bytes : 0)) {}
+
+  explicit operator bool() const { return static_cast<bool>(buffer_); }
+  float* scratch() const { return buffer_.As<float>(); }
+  float* tile() const { return reinterpret_cast<float*>(buffer_.bytes() + scratch_bytes_); }
+  uint8_t* panel() const { return buffer_.bytes() + scratch_bytes_ + tile_bytes_; }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  int64_t scratch_bytes_, tile_bytes_;
+  Buffer buffer_;
 };
 
 template <typename T>
@@ -239,19 +256,15 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
     plan.kernels.gemm({plan.a.rows + (a_batch * plan.a.batch_rows + row) * plan.a.row_bytes, plan.a.row_bytes,
                        plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column),
                        std::min(plan.kernels.panel, p.n - column),
-                       PanelOf(plan, b_batch, panel, work.space.bytes()), work.scratch.As<float>(),
-                       work.tile.As<float>()});
-    FinishTile(plan, batch, row, rows, column, work.tile.As<float>());
+                       PanelOf(plan, b_batch, panel, work.panel()), work.scratch(), work.tile()});
+    FinishTile(plan, batch, row, rows, column, work.tile());
   }
 }
 
 template <typename T>
 bool RunTask(const Plan<T>& plan, int64_t task) {
-  const int64_t rows = std::min(plan.rows_per_chunk, plan.p.m);
-  const Workspace work{Buffer(plan.kernels.scratch_floats(plan.row) * kFloat),
-                       Buffer(rows * plan.kernels.panel * kFloat),
-                       Buffer(plan.PacksOnTheWay() ? plan.panel_bytes : 0)};
-  if (!work.scratch || !work.tile || !work.space) return false;
+  const Workspace work(plan);
+  if (!work) return false;
   const int64_t begin = task * plan.units_per_task, end = std::min(plan.units, begin + plan.units_per_task);
   for (int64_t unit = begin; unit < end; ++unit) RunUnit(plan, unit, work);
   return true;

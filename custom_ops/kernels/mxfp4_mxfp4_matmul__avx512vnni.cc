@@ -24,7 +24,7 @@ namespace {
 using Layout = Tiles<1>;
 
 constexpr int64_t kHeader = 64;
-constexpr int64_t kAhead = 8192;
+constexpr int64_t kAhead = 12288;
 constexpr int64_t kMaxTile = 6;
 constexpr int64_t kPiece = 512;                        // elements of k
 constexpr int64_t kDecoded = kPairBlock * kTilePanel;  // bytes of a decoded block
