@@ -1,9 +1,9 @@
 """Speed of MatMulBlock with constant weights against other products of float32 rows with packed weights.
 
 All candidates of a table take turns in one process, so that what disturbs one disturbs all. One thread: the tenth
-percentile of thread CPU time; two threads: the shortest wall-clock time. With one row the weights of each candidate come from
-memory: sessions with weights of their own, more than fits any cache, take turns. Quantizing A is part of every time.
-Compare ratios: single times mean little on a shared machine.
+percentile of thread CPU time; two threads: the shortest wall-clock time. With one row the weights of each candidate
+come from memory: sessions with weights of their own, more than fits any cache, take turns. Quantizing A is part of
+every time. Compare ratios: single times mean little on a shared machine.
 """
 
 import dataclasses

@@ -194,16 +194,16 @@ constexpr Multiply kMultiply[kMaxTile] = {
     MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
     MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
 
-// kGroups groups of c, from `group` on, += a[kRows, piece] * the records of a piece, all of them plain.
+// kGroups groups of c, from `group` on, += a[kRows, ...] * so many records, all of them plain.
 template <int kRows, int kGroups>
-[[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int group,
-                                      float* c) {
+[[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records,
+                                      int group, float* c) {
   c += group * kTileGroup;
   __m512 sums[kRows][kGroups];
   Unroll<kRows>([&](auto r) {
     Unroll<kGroups>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
   });
-  for (int64_t i = 0; i < kPiece; i += kPairBlock, record += kRecord) {
+  for (int64_t i = 0; i < records; ++i, record += kRecord) {
     if (group == 0) PrefetchNext(record);
     __m512i above[kGroups], below[kGroups];
     Unroll<kGroups>([&](auto g) {
@@ -232,25 +232,25 @@ template <int kRows, int kGroups>
 }
 
 template <int kRows>
-void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, float* c) {
+void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records, float* c) {
   if constexpr (kRows <= kMaxWide) {
-    MultiplyRecords<kRows, 2>(a, step, record, 0, c);
+    MultiplyRecords<kRows, 2>(a, step, record, records, 0, c);
   } else {
-    MultiplyRecords<kRows, 1>(a, step, record, 0, c);
-    MultiplyRecords<kRows, 1>(a, step, record, 1, c);
+    MultiplyRecords<kRows, 1>(a, step, record, records, 0, c);
+    MultiplyRecords<kRows, 1>(a, step, record, records, 1, c);
   }
 }
 
-using Direct = void (*)(const uint8_t*, int64_t, const uint8_t*, float*);
+using Direct = void (*)(const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
 constexpr Direct kDirect[kMaxDirect] = {
     MultiplyDirectly<1>,  MultiplyDirectly<2>,  MultiplyDirectly<3>,  MultiplyDirectly<4>,
     MultiplyDirectly<5>,  MultiplyDirectly<6>,  MultiplyDirectly<7>,  MultiplyDirectly<8>,
     MultiplyDirectly<9>,  MultiplyDirectly<10>, MultiplyDirectly<11>, MultiplyDirectly<12>,
     MultiplyDirectly<13>, MultiplyDirectly<14>, MultiplyDirectly<15>, MultiplyDirectly<16>};
 
-bool IsPlainPiece(const uint8_t* record) {
+bool ArePlain(const uint8_t* record, int64_t records) {
   bool plain = true;
-  for (int64_t i = 0; i < kPiece; i += kPairBlock, record += kRecord) plain = plain && IsPlain(record);
+  for (int64_t i = 0; i < records; ++i, record += kRecord) plain = plain && IsPlain(record);
   return plain;
 }
 
@@ -267,12 +267,14 @@ void Gemm(const GemmArgs& args) {
   auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
   const int64_t step = 4 * args.a_tile, tile_bytes = args.a_tile * args.a_stride;
   std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
-  for (int64_t start = 0; start < args.row.k; start += kPiece) {
-    const int64_t size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
+  for (int64_t start = 0, size; start < args.row.k; start += size) {
+    size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
     const uint8_t* a = args.a + start / 2 * step;
-    const uint8_t* records = args.packed + start / kPairBlock * kRecord;
-    if (args.m <= kMaxDirect && size == kPiece && IsPlainPiece(records)) {
-      kDirect[args.m - 1](a, step, records, args.c);
+    const uint8_t* record = args.packed + start / kPairBlock * kRecord;
+    const int64_t records = size / kPairBlock;
+    if (args.m <= kMaxDirect && records > 0 && ArePlain(record, records)) {
+      kDirect[args.m - 1](a, step, record, records, args.c);
+      size = records * kPairBlock;
       continue;
     }
     DecodePiece(args, start, start + size, decoded);

@@ -76,8 +76,22 @@ struct Tiles {
 
   static int64_t PackedBytes(const RowShape& row) { return CeilDiv(row.k, kPairBlock) * kRecord; }
 
-  static int64_t ScalePosition(int64_t side, int64_t row) {
-    return kSides == 1 ? row : side * 32 + row / 8 % 2 * 16 + row / 16 * 8 + row % 8;
+  // The scales of a block of `rows` rows, `stride` bytes apart.
+  static void PackScales(const uint8_t* scales, int64_t rows, int64_t stride, uint8_t* to) {
+    if constexpr (kSides == 1) {
+      std::memset(to, 0, kTilePanel);
+      for (int64_t r = 0; r < rows; ++r) to[r] = scales[r * stride];
+    } else if constexpr (kSides == 2) {
+      uint16_t pairs[kTilePanel] = {};
+      for (int64_t r = 0; r < rows; ++r) std::memcpy(pairs + r, scales + r * stride, sizeof(pairs[r]));
+      // Words of rows 0-7, 8-15, 16-23, 24-31: their low bytes become lanes 0 and 1, the high ones 2 and 3.
+      const __m512i words = LoadLine(pairs);
+      const __m256i above = _mm512_cvtepi16_epi8(words),
+                    below = _mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 8));
+      const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(above), below, 1);
+      const __m512i order = _mm512_setr_epi64(0, 2, 1, 3, 4, 6, 5, 7);
+      _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, both));
+    }
   }
 
   static void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
@@ -86,12 +100,7 @@ struct Tiles {
 template <int kSides>
 void Tiles<kSides>::Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
   for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecord) {
-    std::memset(packed, 0, kScales);
-    const uint8_t* scales = b.scales + start / kPairBlock * kSides;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int side = 0; side < kSides; ++side)
-        packed[ScalePosition(side, r)] = scales[r * b.scale_bytes + side];
-    }
+    PackScales(b.scales + start / kPairBlock * kSides, rows, b.scale_bytes, packed);
     const int64_t count = row.k - start < kPairBlock ? row.k - start : kPairBlock;
     for (int64_t group = 0; group < 2; ++group) {
       const int64_t first = group * kTileGroup;

@@ -46,13 +46,15 @@ inline bool Tame(uint8_t byte) { return byte >= kTameFirst && byte <= kTameLast;
 int64_t PackedBytes(const RowShape& row) { return kHeader + Layout::PackedBytes(row); }
 
 void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
-  bool tame = true;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < CeilDiv(row.k, kPairBlock); ++i)
-      tame = tame && Tame(b.scales[r * b.scale_bytes + i]);
-  }
-  std::memset(packed, tame ? 1 : 0, kHeader);
   Layout::Pack(b, rows, row, packed + kHeader);
+  const auto present = static_cast<__mmask32>((uint64_t{1} << rows) - 1);
+  __mmask32 wild = 0;
+  for (int64_t at = kHeader; at < PackedBytes(row); at += Layout::kRecord) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + at));
+    const __m256i above_first = _mm256_sub_epi8(bytes, _mm256_set1_epi8(kTameFirst));
+    wild |= _mm256_cmpgt_epu8_mask(above_first, _mm256_set1_epi8(kTameLast - kTameFirst));
+  }
+  std::memset(packed, (wild & present) == 0 ? 1 : 0, kHeader);
 }
 
 int64_t RowBytes(int64_t k) { return 4 * (CeilDiv(k, kPairBlock) * kBlockUnits + 1); }
