@@ -24,6 +24,7 @@
 #define MXC_AMXFP4_PAIR                                                             \
   {&amxfp4_amxfp4_matmul__scalar, MXC_AVX2(amxfp4_amxfp4_matmul), nullptr, nullptr, \
    MXC_BF16(amxfp4_amxfp4_matmul)}
+#define MXC_E4M3_PAIR {nullptr, nullptr, nullptr, nullptr, MXC_BF16(amxfp4_e4m3_matmul)}
 #define MXC_MXFP4_PAIR \
   {&mxfp4_mxfp4_matmul__scalar, MXC_AVX2(mxfp4_mxfp4_matmul), nullptr, MXC_VNNI(mxfp4_mxfp4_matmul)}
 
@@ -43,7 +44,7 @@ constexpr FormatSpec kFormats[] = {
     {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR},
     {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
     {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
-    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, MXC_E4M3_PAIR},
     {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
     {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
     {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}},

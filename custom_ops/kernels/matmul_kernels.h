@@ -38,11 +38,13 @@ void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t*
 extern const PairKernels amxfp4_amxfp4_matmul__scalar;
 extern const PairKernels amxfp4_amxfp4_matmul__avx2;
 extern const PairKernels amxfp4_amxfp4_matmul__avx512bf16;
+extern const PairKernels amxfp4_e4m3_matmul__avx512bf16;
 extern const PairKernels mxfp4_mxfp4_matmul__scalar;
 extern const PairKernels mxfp4_mxfp4_matmul__avx2;
 extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
+extern const MatMulKernels bf16_amxfp4_e4m3_matmul__avx512bf16;
 
 #undef MXC_DECLARE_MATMUL
 

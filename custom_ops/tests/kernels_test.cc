@@ -337,7 +337,7 @@ void TestIsa(Isa isa) {
       TestMatMul<float>({nullptr, "mxfp6_e2m3", m, 35, k, 1}, isa);
     }
   }
-  for (const char* name : {"amxfp4", "mxfp4"}) {
+  for (const char* name : {"amxfp4", "amxfp4_e4m3", "mxfp4"}) {
     for (int64_t k : kSizes) {
       for (int64_t m : kSizes) TestMatMul<float>({name, name, m, 35, k, 1}, isa);
       TestMatMul<Half>({name, name, 4, 70, k, 2}, isa);
