@@ -100,8 +100,8 @@ inline __m512i ReduceLanes(const __m512i (&q)[4], const Max& max) {
   return max(_mm512_shuffle_i32x4(first, second, 0x88), _mm512_shuffle_i32x4(first, second, 0xDD));
 }
 
-// max(0, x) and max(0, -x) of 16 blocks. Found as integers: floats of one sign are ordered like their bits,
-// and NaN and infinity come out on top. Blocks from `count` on are zeros.
+// max(0, x) and max(0, -x) of 16 blocks, anything in lanes from `count` on. Found as integers: floats of one
+// sign are ordered like their bits, and NaN and infinity come out on top.
 struct Extremes {
   __m512 above, below;
 };
@@ -112,12 +112,12 @@ struct Extremes {
   const __m512i zero = _mm512_setzero_si512();
   __m512i above[4], any[4];
   Unroll<4>([&](auto quarter) {
+    above[quarter] = any[quarter] = zero;
+    if (4 * quarter >= count) return;
     __m512i positive[4], largest[4];
     Unroll<4>([&](auto i) {
-      const int64_t block = 4 * quarter + i;
-      const bool exists = block < count;
-      const __m512i first = exists ? Words(x + block * kBlock) : zero;
-      const __m512i second = exists ? Words(x + block * kBlock + 16) : zero;
+      const int64_t block = 4 * quarter + i < count ? 4 * quarter + i : count - 1;
+      const __m512i first = Words(x + block * kBlock), second = Words(x + block * kBlock + 16);
       positive[i] = signed_max(first, second);
       largest[i] = unsigned_max(first, second);  // bits of negatives are the largest unsigned ones
     });
