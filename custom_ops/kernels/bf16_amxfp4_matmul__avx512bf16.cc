@@ -185,11 +185,9 @@ inline __m512 AddProducts(__m512 sums, __m512i a, __m512i b) {
 // at `next` is wanted next.
 template <int kRows>
 [[gnu::flatten]] void MultiplyTile(const uint8_t* a, const uint8_t* next, int64_t step, const uint8_t* b,
-                                   int64_t pairs, float* c) {
+                                   int64_t pairs, const SumRows& c) {
   __m512 sums[kRows][2];
-  Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { sums[r][g] = c.Load(r, g); }); });
   for (int64_t i = 0; i < pairs; ++i, a += step, next += step, b += kPairBytes) {
     _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
     const __m512i first = LoadLine(b), second = LoadLine(b + 64);
@@ -199,12 +197,10 @@ template <int kRows>
       sums[r][1] = AddProducts(sums[r][1], x, second);
     });
   }
-  Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { _mm512_storeu_ps(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { c.Store(r, g, sums[r][g]); }); });
 }
 
-using Multiply = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
+using Multiply = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, const SumRows&);
 constexpr Multiply kMultiply[kMaxTile] = {
     MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
     MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
@@ -212,12 +208,9 @@ constexpr Multiply kMultiply[kMaxTile] = {
 // kGroups groups of c, from `group` on, += a[kRows, ...] * so many records, all of them plain.
 template <int kRows, int kGroups>
 [[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records,
-                                      int group, float* c) {
-  c += group * kTileGroup;
+                                      int group, const SumRows& c) {
   __m512 sums[kRows][kGroups];
-  Unroll<kRows>([&](auto r) {
-    Unroll<kGroups>([&](auto g) { sums[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<kGroups>([&](auto g) { sums[r][g] = c.Load(r, group + g); }); });
   for (int64_t i = 0; i < records; ++i, record += kRecord) {
     if (group == 0) PrefetchNext(record);
     __m512i above[kGroups], below[kGroups];
@@ -241,13 +234,12 @@ template <int kRows, int kGroups>
       });
     }
   }
-  Unroll<kRows>([&](auto r) {
-    Unroll<kGroups>([&](auto g) { _mm512_storeu_ps(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<kGroups>([&](auto g) { c.Store(r, group + g, sums[r][g]); }); });
 }
 
 template <int kRows>
-void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records, float* c) {
+void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records,
+                      const SumRows& c) {
   if constexpr (kRows <= kMaxWide) {
     MultiplyRecords<kRows, 2>(a, step, record, records, 0, c);
   } else {
@@ -256,7 +248,7 @@ void MultiplyDirectly(const uint8_t* a, int64_t step, const uint8_t* record, int
   }
 }
 
-using Direct = void (*)(const uint8_t*, int64_t, const uint8_t*, int64_t, float*);
+using Direct = void (*)(const uint8_t*, int64_t, const uint8_t*, int64_t, const SumRows&);
 constexpr Direct kDirect[kMaxDirect] = {
     MultiplyDirectly<1>,  MultiplyDirectly<2>,  MultiplyDirectly<3>,  MultiplyDirectly<4>,
     MultiplyDirectly<5>,  MultiplyDirectly<6>,  MultiplyDirectly<7>,  MultiplyDirectly<8>,
@@ -271,25 +263,25 @@ bool ArePlain(const uint8_t* record, int64_t records) {
 
 // The rows of one tile from scratch. A tile that is higher than kMaxTile goes in two.
 void MultiplyRows(const uint8_t* a, const uint8_t* next, int64_t rows, int64_t step, const uint8_t* decoded,
-                  int64_t pairs, float* c) {
+                  int64_t pairs, const SumRows& c) {
   const int64_t first = rows <= kMaxTile ? rows : rows / 2;
   kMultiply[first - 1](a, next, step, decoded, pairs, c);
-  if (first < rows)
-    kMultiply[rows - first - 1](a + 4 * first, next, step, decoded, pairs, c + first * kTilePanel);
+  if (first < rows) kMultiply[rows - first - 1](a + 4 * first, next, step, decoded, pairs, c.From(first));
 }
 
 template <typename Decode>
 void Gemm(const GemmArgs& args) {
   auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
   const int64_t step = 4 * args.a_tile, tile_bytes = args.a_tile * args.a_stride;
-  std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
+  if (args.row.k == 0) SumRows{args.c, args.c_stride, true}.Clear(args.m);
   for (int64_t start = 0, size; start < args.row.k; start += size) {
     size = args.row.k - start < kPiece ? args.row.k - start : kPiece;
     const uint8_t* a = args.a + start / 2 * step;
+    const SumRows c{args.c, args.c_stride, start == 0};
     const uint8_t* record = args.packed + start / kPairBlock * kRecord;
     const int64_t records = size / kPairBlock;
     if (kFast<Decode> && args.m <= kMaxDirect && records > 0 && ArePlain(record, records)) {
-      kDirect[args.m - 1](a, step, record, records, args.c);
+      kDirect[args.m - 1](a, step, record, records, c);
       size = records * kPairBlock;
       continue;
     }
@@ -297,7 +289,7 @@ void Gemm(const GemmArgs& args) {
     for (int64_t row = 0; row < args.m; row += args.a_tile, a += tile_bytes) {
       const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
       const uint8_t* next = rows < args.m - row ? a + tile_bytes : args.a + (start + kPiece) / 2 * step;
-      MultiplyRows(a, next, rows, step, decoded, CeilDiv(size, 2), args.c + row * kTilePanel);
+      MultiplyRows(a, next, rows, step, decoded, CeilDiv(size, 2), c.From(row));
     }
   }
 }
@@ -346,7 +338,8 @@ constexpr RowForm kForm = {RowBytes, TileRows, PrepareRow<Decode>};
 template <typename Decode>
 constexpr MatMulKernels Set() {
   return {kTilePanel,   Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats,
-          Gemm<Decode>, &kForm<Decode>,        kMaxRows,       8};
+          Gemm<Decode>, &kForm<Decode>,        kMaxRows,       8,
+          kPiece};
 }
 
 }  // namespace

@@ -110,5 +110,23 @@ void Tiles<kSides>::Pack(const BRows& b, int64_t rows, const RowShape& row, uint
   }
 }
 
+// Where sums stand between pieces of k: rows of c, `stride` apart; those of the first piece begin at 0.
+struct SumRows {
+  float* c;
+  int64_t stride;
+  bool first;
+
+  inline __m512 Load(int64_t row, int64_t group) const {
+    return first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + row * stride + group * kTileGroup);
+  }
+  inline void Store(int64_t row, int64_t group, __m512 sums) const {
+    _mm512_storeu_ps(c + row * stride + group * kTileGroup, sums);
+  }
+  void Clear(int64_t rows) const {
+    for (int64_t r = 0; r < rows; ++r) std::memset(c + r * stride, 0, kTilePanel * sizeof(float));
+  }
+  SumRows From(int64_t row) const { return {c + row * stride, stride, first}; }
+};
+
 }  // namespace
 }  // namespace mxcompile

@@ -78,6 +78,7 @@ struct GemmArgs {
   const uint8_t* packed;   // one panel, for a set that packs
   float* scratch;          // `scratch_floats` of them, 64-byte aligned
   float* c;                // [m, panel], overwritten
+  int64_t c_stride;        // from one row of c to the next: `panel`, but see MatMulKernels::direct_k
 };
 
 // A row of A in another form than float32, from its codes and scales.
@@ -102,6 +103,7 @@ struct MatMulKernels {
   // The cut into tasks: rows of A in a chunk at most, and what making a weight ready costs in multiply-adds.
   int64_t max_rows = 126;
   int64_t weight_work = 4;
+  int64_t direct_k = 0;  // up to this k, c may have any stride: then it can be Y itself
 };
 
 // Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone.

@@ -199,6 +199,17 @@ void FinishTile(const Plan<T>& plan, int64_t batch, int64_t row, int64_t rows, i
   }
 }
 
+// Where a product goes that needs no finishing, a whole panel of float32 without bias; null: through a tile.
+template <typename T>
+float* DirectTo(const Plan<T>& plan, int64_t batch, int64_t row, int64_t column) {
+  const MatMulProblem& p = plan.p;
+  if constexpr (std::is_same_v<T, float>) {
+    const bool whole = p.n - column >= plan.kernels.panel && plan.bias == nullptr;
+    if (whole && p.k <= plan.kernels.direct_k) return plan.operands.y + (batch * p.m + row) * p.n + column;
+  }
+  return nullptr;
+}
+
 // The rows of B from `column` on.
 template <typename T>
 BRows RowsOf(const Plan<T>& plan, int64_t b_batch, int64_t column) {
@@ -252,12 +263,14 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
 
   const int64_t end = std::min(plan.panels, (group + 1) * plan.panels_per_group);
   for (int64_t panel = group * plan.panels_per_group; panel < end; ++panel) {
-    const int64_t column = panel * plan.kernels.panel;
+    const int64_t column = panel * plan.kernels.panel, columns = std::min(plan.kernels.panel, p.n - column);
+    float* const direct = DirectTo(plan, batch, row, column);
+    float* const c = direct != nullptr ? direct : work.tile();
     plan.kernels.gemm({plan.a.rows + (a_batch * plan.a.batch_rows + row) * plan.a.row_bytes, plan.a.row_bytes,
                        plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column),
-                       std::min(plan.kernels.panel, p.n - column),
-                       PanelOf(plan, b_batch, panel, work.panel()), work.scratch(), work.tile()});
-    FinishTile(plan, batch, row, rows, column, work.tile());
+                       columns, PanelOf(plan, b_batch, panel, work.panel()), work.scratch(), c,
+                       direct != nullptr ? p.n : plan.kernels.panel});
+    if (direct == nullptr) FinishTile(plan, batch, row, rows, column, c);
   }
 }
 

@@ -178,11 +178,10 @@ class Decoded {
 
 // c[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
 template <int kRows, bool kTame, typename Source>
-[[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
+[[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks,
+                                   const SumRows& c) {
   __m512 y[kRows][2];
-  Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { y[r][g] = _mm512_loadu_ps(c + r * kTilePanel + g * kTileGroup); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { y[r][g] = c.Load(r, g); }); });
   for (int64_t i = 0; i < blocks; ++i, b.Next()) {
     b.Prefetch();
     const uint8_t* end = a + 4 * kElementUnits * tile;
@@ -203,13 +202,12 @@ template <int kRows, bool kTame, typename Source>
     });
     a = end + 4 * kEndUnits * tile;
   }
-  Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { _mm512_storeu_ps(c + r * kTilePanel + g * kTileGroup, y[r][g]); });
-  });
+  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { c.Store(r, g, y[r][g]); }); });
 }
 
 template <bool kTame, typename Source>
-void Multiply(int64_t rows, const uint8_t* a, int64_t tile, const Source& b, int64_t blocks, float* c) {
+void Multiply(int64_t rows, const uint8_t* a, int64_t tile, const Source& b, int64_t blocks,
+              const SumRows& c) {
   switch (rows) {
     case 1:
       return MultiplyTile<1, kTame>(a, tile, b, blocks, c);
@@ -229,15 +227,17 @@ void Multiply(int64_t rows, const uint8_t* a, int64_t tile, const Source& b, int
 template <bool kTame>
 void GemmOf(const GemmArgs& args) {
   const int64_t tile = args.a_tile, all = CeilDiv(args.row.k, kPairBlock);
-  std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
+  if (all == 0) return SumRows{args.c, args.c_stride, true}.Clear(args.m);
   if (args.m <= kMaxTile && tile >= args.m)
-    return Multiply<kTame>(args.m, args.a, tile, Records<kTame>(args.packed), all, args.c);
+    return Multiply<kTame>(args.m, args.a, tile, Records<kTame>(args.packed), all,
+                           {args.c, args.c_stride, true});
 
   auto* words = reinterpret_cast<uint8_t*>(args.scratch);
   float* scales = args.scratch + kPiece / kPairBlock * kDecoded / 4;
   for (int64_t first = 0; first < all; first += kPiece / kPairBlock) {
     const int64_t blocks = all - first < kPiece / kPairBlock ? all - first : kPiece / kPairBlock;
     Records<kTame> records(args.packed + first * Layout::kRecord);
+    const SumRows c{args.c, args.c_stride, first == 0};
     for (int64_t b = 0; b < blocks; ++b, records.Next()) {
       records.Prefetch();
       Unroll<2>([&](auto g) {
@@ -250,7 +250,7 @@ void GemmOf(const GemmArgs& args) {
     for (int64_t row = 0; row < args.m; row += tile) {
       const int64_t rows = args.m - row < tile ? args.m - row : tile;
       Multiply<kTame>(rows, args.a + row * args.a_stride + 4 * first * kBlockUnits * tile, tile,
-                      Decoded(words, scales), blocks, args.c + row * kTilePanel);
+                      Decoded(words, scales), blocks, c.From(row));
     }
   }
 }
@@ -269,7 +269,8 @@ int64_t ScratchFloats(const RowShape&) { return kPiece / kPairBlock * (kDecoded 
 
 constexpr int64_t kMaxRows = 504;
 
-constexpr MatMulKernels kAny = {kTilePanel, PackedBytes, Pack, ScratchFloats, Gemm, &kForm, kMaxRows, 4};
+constexpr MatMulKernels kAny = {kTilePanel, PackedBytes, Pack, ScratchFloats, Gemm,
+                                &kForm,     kMaxRows,    4,    kPiece};
 
 }  // namespace
 
