@@ -56,8 +56,8 @@ demo: $(INSTALLED) ## compile the bundled model to 4 bits and let it write Pytho
 	$(BIN)/mxcompile run $(DEMO) --prompt 'def main' --max-new-tokens 40
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure speed, memory and quality; takes about twenty minutes
-	for script in startup demo_size perplexity stock kv_cache ops compile_memory; do \
+bench: $(INSTALLED) ## measure speed, memory and quality; takes about half an hour
+	for script in startup demo_size perplexity stock kv_cache ops matmul decode compile_memory; do \
 	  $(BIN)/python benchmarks/$$script.py; echo; done
 
 # Checks ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Speed of the custom ops on one thread: against their NumPy definition, and against onnxruntime's float32 MatMul.
+"""Speed of QuantizeBlock and DequantizeBlock on one thread, against their NumPy definition (products: matmul.py).
 
 All candidates of a table take turns in one process, so that what disturbs one disturbs all; the tenth percentile of
 thread CPU time is shown. Compare ratios: single times mean little on a shared machine.
@@ -14,14 +14,12 @@ import onnx
 from common import Table, parser, report
 from onnx import helper, numpy_helper
 
-from mxcompile.formats import FORMATS, NONE, get_format
+from mxcompile.formats import FORMATS, get_format
 from mxcompile.runtime import create_session, library_info
 
 Array = npt.NDArray[Any]
 QUANTIZED_SHAPE = (512, 4096)
-K = N = 2048
-ROWS = (1, 16, 128)
-SECONDS = 1.0
+SECONDS = 0.5
 """Time given to each candidate."""
 
 
@@ -86,41 +84,11 @@ def bench_quantize() -> Table:
     return Table(f"{list(QUANTIZED_SHAPE)}, float32", columns, rows)
 
 
-def bench_matmul() -> Table:
-    rng = np.random.default_rng(0)
-    w = rng.standard_normal((N, K)).astype(np.float32)
-    rows = []
-    for m in ROWS:
-        a = {"A": rng.standard_normal((m, K)).astype(np.float32)}
-        matmul = helper.make_node("MatMul", ["A", "W"], ["Y"])
-        candidates = {"float32": bound_run(matmul, a, {"W": np.ascontiguousarray(w.T)})}
-        for name in FORMATS:
-            packed = get_format(name).quantize(w)
-            constants = {"B_codes": packed.codes, "B_scales": packed.scales}
-            for a_format in (name, NONE):
-                node = helper.make_node(
-                    "MatMulBlock",
-                    ["A", "B_codes", "B_scales"],
-                    ["Y"],
-                    domain="mxcompile",
-                    a_format=a_format,
-                    b_format=name,
-                    k=K,
-                )
-                candidates[f"{a_format} x {name}"] = bound_run(node, a, constants)
-        ms = race(candidates)
-        for name, value in ms.items():
-            gflops = 2 * m * K * N / value / 1e6
-            rows.append([m, name, value, gflops, ms["float32"] / value])
-    columns = {"m": "d", "A x B": "", "ms": ".3f", "GFLOPS": ".0f", "float32 / this": ".2f"}
-    return Table(f"MatMul [m, {K}] x [{K}, {N}]; float32 is onnxruntime's own", columns, rows)
-
-
 def main() -> None:
-    arguments = parser("Speed of the custom ops on one thread.").parse_args()
+    arguments = parser("speed of QuantizeBlock and DequantizeBlock on one thread").parse_args()
     info = library_info()
     print(f"mxcompile {info.version}, {info.isa}, 1 thread\n")
-    report(arguments, bench_quantize(), bench_matmul())
+    report(arguments, bench_quantize())
 
 
 if __name__ == "__main__":
