@@ -37,6 +37,10 @@ BITS = {"float32": 32.0, "MatMulNBits": 5.0, "OpenVINO MXFP4": 4.25, "amxfp4": 4
 """What a weight takes in memory, scales included (MatMulNBits: blocks of 32 with a float32 scale)."""
 
 
+SETTLE = 0.05
+"""Seconds before a run on several threads: so long the threads of the session before may wait busily for more work."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One product: A ``[m, k]`` with constant weights ``[k, n]`` on so many threads."""
@@ -155,15 +159,20 @@ def in_turns(runs: Sequence[Run]) -> Run:
 
 
 def race(
-    candidates: Mapping[str, Run], seconds: float, clock: Callable[[], float], percentile: float = 10
+    candidates: Mapping[str, Run],
+    seconds: float,
+    clock: Callable[[], float],
+    percentile: float = 10,
+    pause: float = 0.0,
 ) -> dict[str, float]:
-    """Milliseconds by that clock of each candidate, a percentile over runs in turns."""
+    """Milliseconds by that clock of each candidate, a percentile over runs in turns, with a pause before each."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
         run()
     end = time.perf_counter() + seconds * len(candidates)
     while time.perf_counter() < end or any(len(t) < 5 for t in times.values()):
         for name, run in candidates.items():
+            time.sleep(pause)
             start = clock()
             run()
             times[name].append(clock() - start)
@@ -190,7 +199,7 @@ def bench(case: Case, made: Mapping[str, Callable[[Case, Array], Run]], seconds:
     if case.threads == 1:
         ms = race(candidates, seconds, time.thread_time)
     else:
-        ms = race(candidates, seconds, time.perf_counter, percentile=0)
+        ms = race(candidates, seconds, time.perf_counter, percentile=0, pause=SETTLE)
     rows: list[list[str | float]] = []
     for name, value in ms.items():
         gigabytes = case.k * case.n * BITS[name] / 8e6 / value
