@@ -111,7 +111,9 @@ class CompileConfig:
         if kv_cache is None:
             kv_cache = "float" if cache_obstacle(keys, values, kv_blocking) else "packed"
         elif kv_cache == "packed" and (obstacle := cache_obstacle(keys, values, kv_blocking)):
-            raise ConfigError(f"--kv-cache packed is not possible: {obstacle}; choose --kv-cache float or --kv-format")
+            raise ConfigError(
+                f"--kv-cache packed is not possible: {obstacle}; choose --kv-cache float or another --kv-format"
+            )
         return cls(
             weights,
             activations,

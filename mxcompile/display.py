@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mxcompile.config import CompileConfig
+from mxcompile.config import CompileConfig, cache_obstacle
 from mxcompile.conformance_check import CheckReport
 from mxcompile.formats import NONE, Format
 from mxcompile.report import CompileReport
@@ -63,7 +63,8 @@ def _attention(config: CompileConfig) -> str:
     formats = {"queries": config.attention, "keys": config.keys, "values": config.values}
     shown = config.keys if len(set(formats.values())) == 1 else ", ".join(f"{k} {v}" for k, v in formats.items())
     blocking = "" if config.kv_blocking == "sequence" else ", values along the features of a token"
-    return f"{shown}{blocking}; cache {config.kv_cache}"
+    obstacle = cache_obstacle(config.keys, config.values, config.kv_blocking) if config.kv_cache == "float" else ""
+    return f"{shown}{blocking}; cache {config.kv_cache}{obstacle and f', for {obstacle}'}"
 
 
 @contextlib.contextmanager

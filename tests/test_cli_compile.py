@@ -48,7 +48,8 @@ def test_settings_and_phases_are_told_on_stderr(run: Run) -> None:
         (["--kv-format", "mxfp4"], "attention: queries amxfp4, keys mxfp4, values mxfp4; cache packed"),
         (["--format", "dint4"], "attention: queries int8, keys int8, values dint4; cache packed"),
         (["--kv-blocking", "token"], "attention: amxfp4, values along the features of a token; cache packed"),
-        (["--format", "nvfp4"], "attention: nvfp4; cache float"),
+        (["--format", "nvfp4"], "attention: nvfp4; cache float, for keys in nvfp4 share a scale over all tokens"),
+        (["--kv-cache", "float"], "attention: amxfp4; cache float"),
         (["--no-attention"], "attention: no"),
     ],
 )
