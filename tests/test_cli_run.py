@@ -9,7 +9,7 @@ import pytest
 import text_models
 from command_line import Run, assert_error
 
-from mxcompile import cli
+from mxcompile.commands import run as run_module
 from mxcompile.runtime import LIBRARY_VARIABLE
 
 
@@ -48,7 +48,7 @@ def test_sampling_is_asked_for_by_its_options(options: list[str], greedy: bool, 
 
 def test_top_k_alone_draws_at_temperature_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(cli, "_generate", lambda model, prompt, count, sampling, as_json: seen.append(sampling))
+    monkeypatch.setattr(run_module, "_generate", lambda model, prompt, count, sampling, as_json: seen.append(sampling))
     run("run", "counting.onnx", "--prompt", "one", "--no-library", "--top-k", "5", "--seed", "2")
     assert (seen[0].temperature, seen[0].top_k, seen[0].seed) == (1.0, 5, 2)
 

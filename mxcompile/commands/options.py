@@ -1,13 +1,21 @@
-"""What the options of ``mxcompile compile`` mean: values from a TOML file, block sizes, single layers."""
+"""What several commands share, and what the options of ``compile`` mean: a TOML file, block sizes, single layers."""
 
+import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mxcompile.errors import ConfigError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Prints the one JSON object of a ``--json`` run."""
+    click.echo(json.dumps(content, indent=2))
 
 
 def config_file(ctx: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
