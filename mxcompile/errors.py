@@ -7,6 +7,7 @@
     ├── UnsupportedModelError       a model that was read, but that this compiler cannot handle
     ├── FormatError                 an unknown format, or data that a format cannot hold
     ├── ConfigError                 settings that contradict each other or match nothing
+    ├── CostModelError              a cost that cannot be told: a missing figure, a dimension without a value
     └── RuntimeLibraryError         the custom-op library is missing, of another version, or does not load
 
 Every message says where, what was found, what is allowed, and what to do. Anything else that escapes is a bug.
@@ -31,6 +32,10 @@ class FormatError(MxCompileError, ValueError):
 
 class ConfigError(MxCompileError, ValueError):
     """Settings that contradict each other, or that match nothing in the model."""
+
+
+class CostModelError(MxCompileError, ValueError):
+    """A hardware cost that cannot be told: a missing or impossible figure, a dimension without a value."""
 
 
 class RuntimeLibraryError(MxCompileError):
