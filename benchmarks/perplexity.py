@@ -9,26 +9,12 @@ predictions in each, the incomplete last window dropped.
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import onnxruntime
-from common import Table, export_demo, held_out_windows, log_probabilities, parser, report
+from common import Table, export_demo, held_out_windows, parser, report
 
 from mxcompile import runtime
 from mxcompile.compiler import compile_model
+from mxcompile.evaluation import perplexity
 from mxcompile.formats import FORMATS, NONE
-
-BATCH = 4
-
-
-def perplexity(session: onnxruntime.InferenceSession, windows: npt.NDArray[np.int64]) -> float:
-    """Exponential of the mean negative log-likelihood of the windows' tokens but the first."""
-    total = 0.0
-    for start in range(0, len(windows), BATCH):
-        batch = windows[start : start + BATCH]
-        predicted = log_probabilities(session, batch)[:, :-1]
-        total -= np.take_along_axis(predicted, batch[:, 1:, None], axis=-1).sum()
-    return float(np.exp(total / windows[:, 1:].size))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import click
 
 from mxcompile.commands.compile import compile_command
 from mxcompile.commands.conformance import conformance_command
+from mxcompile.commands.evaluate import eval_command
 from mxcompile.commands.formats import formats_command
 from mxcompile.commands.run import run_command
 from mxcompile.commands.selftest import selftest_command
@@ -15,6 +16,7 @@ _EPILOG = """\b
 Examples:
   mxcompile Qwen/Qwen3-0.6B --format amxfp4 -o qwen3.onnx
   mxcompile run qwen3.onnx --prompt "def main"
+  mxcompile eval qwen3.onnx --reference Qwen/Qwen3-0.6B --data text.txt
   mxcompile selftest
 
 `mxcompile compile --help` tells all options of the compiler. A model folder
@@ -50,7 +52,14 @@ def cli() -> None:
     """
 
 
-for _command in (compile_command, run_command, formats_command, conformance_command, selftest_command):
+for _command in (
+    compile_command,
+    run_command,
+    eval_command,
+    formats_command,
+    conformance_command,
+    selftest_command,
+):
     cli.add_command(_command)
 
 

@@ -121,14 +121,14 @@ def load_text_model(
     """
     path = Path(model)
     if path.is_dir():
-        path = _model_in(path)
+        path = model_in(path)
     session = runtime.create_session(path, threads=threads, library=library)
     is_decoder = _is_decoder(session, path)
     metadata = session.get_modelmeta().custom_metadata_map
-    settings = _settings(metadata.get("mxcompile.generation", "{}"), path)
+    settings = read_settings(metadata.get("mxcompile.generation", "{}"), path)
     ends = settings.get("eos_token_id", [])
     positions = next((settings[key] for key in POSITIONS if key in settings), None)
-    found = _tokenizer(path, metadata.get("mxcompile.tokenizer"), tokenizer)
+    found = read_tokenizer(path, metadata.get("mxcompile.tokenizer"), tokenizer)
     found.no_padding()
     found.no_truncation()  # A prompt that is too long is an error, not silently another prompt.
     ends = frozenset(ends if isinstance(ends, list) else [ends])
@@ -143,7 +143,7 @@ def _is_decoder(session: "InferenceSession", where: Path) -> bool:
     """
     inputs = [value.name for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
-    if (name := _first(inputs, _ENCODER_DECODER)) is not None:
+    if (name := first_of(inputs, _ENCODER_DECODER)) is not None:
         raise UnsupportedModelError(
             f"{where}: is the decoder of an encoder-decoder model (input {name}), which this command cannot run; "
             "use optimum's ORTModelForSeq2SeqLM on the folder"
@@ -151,7 +151,7 @@ def _is_decoder(session: "InferenceSession", where: Path) -> bool:
     if "input_ids" in inputs:
         if "logits" in outputs and any(name.startswith(PAST) for name in inputs):
             return True
-        if _first(outputs, EMBEDDINGS) is not None:
+        if first_of(outputs, EMBEDDINGS) is not None:
             return False
     raise UnsupportedModelError(
         f"{where}: neither a decoder with a key-value cache (input_ids, {PAST}* -> logits) nor a text encoder "
@@ -160,7 +160,7 @@ def _is_decoder(session: "InferenceSession", where: Path) -> bool:
     )
 
 
-def _model_in(folder: Path) -> Path:
+def model_in(folder: Path) -> Path:
     """The model of a folder.
 
     Raises:
@@ -173,7 +173,12 @@ def _model_in(folder: Path) -> Path:
     return path
 
 
-def _settings(text: str, path: Path) -> dict[str, Any]:
+def read_settings(text: str, path: Path) -> dict[str, Any]:
+    """What a compiled model's metadata says of generation: end tokens, longest sequence.
+
+    Raises:
+        ExportError: The text is no JSON object.
+    """
     try:
         return dict(json.loads(text))
     except (TypeError, ValueError) as error:
@@ -182,7 +187,17 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _tokenizer(path: Path, text: str | None, file: str | os.PathLike[str] | None) -> Tokenizer:
+def read_tokenizer(path: Path, text: str | None, file: str | os.PathLike[str] | None) -> Tokenizer:
+    """The tokenizer of a model.
+
+    Args:
+        path: The model.
+        text: The tokenizer.json inside of it, if there is one.
+        file: The one to take in place of it; None for that inside, else the tokenizer.json beside the model.
+
+    Raises:
+        ExportError: There is none, or it cannot be read.
+    """
     where = Path(file) if file is not None else path.with_name("tokenizer.json")
     if file is None and text is not None:
         where = path
@@ -200,7 +215,7 @@ def _tokenizer(path: Path, text: str | None, file: str | os.PathLike[str] | None
         raise ExportError(f"{where}: no tokenizer that can be read: {error}; give a tokenizer.json") from error
 
 
-class _Cache:
+class Cache:
     """A decoder's key-value cache, float or packed, which stays in onnxruntime from step to step."""
 
     def __init__(self, session: "InferenceSession", name: str) -> None:
@@ -280,7 +295,7 @@ def generate(
     room = max_new_tokens
     if model.max_positions is not None:  # The last token is given, but not fed.
         room = min(room, model.max_positions - len(context) + 1)
-    cache, decoder = _Cache(model.session, model.name), StreamDecoder(model.tokenizer, context)
+    cache, decoder = Cache(model.session, model.name), StreamDecoder(model.tokenizer, context)
     tokens: list[int] = []
     pieces: list[str] = []
 
@@ -343,7 +358,7 @@ def _embed(model: TextModel, encoding: Encoding) -> Float32:
             )
         array = np.array([arrays[value.name]], _dtype(value.type, value.name, model.name))
         feeds[value.name] = runtime.to_value(array)
-    output = _first([value.name for value in model.session.get_outputs()], EMBEDDINGS)
+    output = first_of([value.name for value in model.session.get_outputs()], EMBEDDINGS)
     assert output is not None  # _is_decoder has seen to it
     vector = runtime.run(model.session, [output], feeds)[output].numpy()[0].astype(np.float32)
     if vector.ndim == 2:
@@ -362,7 +377,7 @@ def _dtype(text: str, value: str, model: str) -> type[np.generic]:
     return _DTYPES[text]
 
 
-def _first(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+def first_of(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the wanted names that is there."""
     there = set(names)
     return next((name for name in wanted if name in there), None)

@@ -1,0 +1,76 @@
+"""The table of an evaluation on the terminal."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from mxcompile.evaluation.flips import Flips
+from mxcompile.evaluation.metrics import Figures
+from mxcompile.evaluation.report import DataReport, EvalReport
+from mxcompile.evaluation.thresholds import Gate, option_name
+
+
+def show_evaluation(report: EvalReport) -> None:
+    """Figures, tasks and thresholds, on stdout."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print(f"{report.model} ({report.kind}) against {report.reference}", soft_wrap=True)
+    if report.data is not None:
+        console.print(_data(report.data), soft_wrap=True)
+    console.print()
+    if report.figures is not None:
+        console.print(_figures(report.figures, report.flips))
+    if report.tasks:
+        console.print(_tasks(report))
+    for gate in report.gates:
+        console.print(_gate(gate), style="green" if gate.passed else "red", soft_wrap=True)
+
+
+def _data(data: DataReport) -> str:
+    """What was measured on, in a line."""
+    what = f"{data.windows} samples" if data.seq_len is None else f"{data.windows} windows of {data.seq_len} tokens"
+    files = data.files[0] if len(data.files) == 1 else f"{len(data.files)} files"
+    missing = f" ({len(data.missing)} more are not on this machine)" if data.missing else ""
+    return f"{what} from {files}{missing}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _figures(figures: Figures, flips: Flips | None) -> Table:
+    table = _table("", "reference", "quantized", "")
+    if figures.perplexity is not None:
+        pair, increase = figures.perplexity, figures.perplexity_increase
+        table.add_row("perplexity", f"{pair.reference:.4f}", f"{pair.quantized:.4f}", f"{increase:+.2%}")
+    if figures.kl is not None:
+        kl = figures.kl
+        rest = f"median {kl.median:.4f}, p99 {kl.p99:.3f}, max {kl.max:.2f}"
+        table.add_row("KL divergence", "", f"{kl.mean:.5f}", rest)
+    if figures.top1_agreement is not None:
+        table.add_row("top-1 agreement", "", f"{figures.top1_agreement:.2%}", "")
+    table.add_row("cosine", "", f"{figures.cosine:.6f}", f"least {figures.least_cosine:.4f}")
+    table.add_row("SQNR", "", "no difference" if figures.sqnr_db == math.inf else f"{figures.sqnr_db:.2f} dB", "")
+    if flips is not None:
+        median = "none" if flips.median_first_flip is None else str(flips.median_first_flip)
+        rest = f"{flips.flipped_prompts} of {flips.prompts} texts, median first flip {median}"
+        table.add_row("flip rate", "", f"{flips.rate:.2%}", rest)
+    return table
+
+
+def _tasks(report: EvalReport) -> Table:
+    table = _table("task", "metric", "reference", "quantized")
+    for task, values in report.tasks.items():
+        for metric, pair in values.items():
+            table.add_row(task, metric, f"{pair.reference:.4f}", f"{pair.quantized:.4f}")
+    return table
+
+
+def _gate(gate: Gate) -> str:
+    """A threshold in a line."""
+    bound = "at most" if gate.threshold.startswith("max") else "at least"
+    verdict = "ok" if gate.passed else "FAILED"
+    return f"{verdict:<8}{option_name(gate.threshold)}: {gate.measured:.6g}, {bound} {gate.allowed:g} is allowed"
