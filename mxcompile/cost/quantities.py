@@ -9,13 +9,13 @@ import ast
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sympy
 
 from mxcompile.errors import CostModelError
 
-Quantity = int | sympy.Expr
+Quantity: TypeAlias = int | sympy.Expr
 """An exact whole number, perhaps in terms of dimensions."""
 
 

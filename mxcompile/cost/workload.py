@@ -256,7 +256,8 @@ def _count_node(visit: Visit, kind: Kind) -> NodeWork:
     work = NodeWork(visit.path, call.op_type, kind, elements=elements, runs=visit.runs)
     if call.inputs and all(each is None or each.is_static for each in call.inputs):
         return work  # rule 5
-    work = dataclasses.replace(work, vector_ops=formula(visit), **_bytes(visit))
+    sizes: dict[str, Any] = _bytes(visit)
+    work = dataclasses.replace(work, vector_ops=formula(visit), **sizes)
     if call.op_type in PRODUCTS:
         batch, m, k, n = _product_shape(visit)
         a_format, b_format = _product_formats(call)
