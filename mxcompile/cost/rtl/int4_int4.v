@@ -1,0 +1,23 @@
+// INT4 x INT4: the sum of code products of 32 lanes, int32.
+//
+// As int8_int8, with a quarter of its partial products. Codes 0 to 15 on both sides; zero points at the array's edge.
+// LATENCY = 3
+module int4_int4 (
+    input clk,
+    input clear,
+    input [32*4-1:0] a,
+    input [32*4-1:0] b,
+    output [31:0] y
+);
+  reg [32*4-1:0] a_now;
+  reg [32*4-1:0] b_now;
+  reg clear_now, clear_sum;
+  wire [4+4+4:0] products;
+  reg [4+4+4:0] sum;
+  lib_wide_products #(.WA(4), .WB(4)) multiply (.a(a_now), .b(b_now), .sum(products));
+  always @(posedge clk) begin
+    {a_now, b_now, clear_now} <= {a, b, clear};
+    {sum, clear_sum} <= {products, clear_now};
+  end
+  lib_wide_accumulate_int32 #(.W(4+4+5)) accumulate (.clk(clk), .clear(clear_sum), .sum(sum), .y(y));
+endmodule

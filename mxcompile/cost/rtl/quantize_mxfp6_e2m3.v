@@ -1,0 +1,12 @@
+// float16 -> MXFP6 E2M3: lib_wide_quantize_mx, emax 2.
+// LATENCY = 3
+module quantize_mxfp6_e2m3 (
+    input clk,
+    input [511:0] x,                    // 32 float16
+    output [32*6-1:0] codes,
+    output [8*1-1:0] scales
+);
+  lib_wide_quantize_mx #(.BITS(6), .M(3), .TOP(3), .MAX(31), .SCALE(101)) quantize (
+      .clk(clk), .x(x), .codes(codes), .scales(scales)
+  );
+endmodule

@@ -1,0 +1,36 @@
+"""Operands for units with 4-bit floating-point codes: random, extreme, and with long sums."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rtl_simulation import pack_lanes
+
+
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """What a unit gets: codes ``[clocks, 32]``, scale bytes ``[clocks, s]``, and where sums begin ``[clocks]``."""
+
+    a: npt.NDArray[np.uint8]
+    b: npt.NDArray[np.uint8]
+    a_scale: npt.NDArray[np.uint8]
+    b_scale: npt.NDArray[np.uint8]
+    clear: npt.NDArray[np.bool_]
+
+    def ports(self) -> dict[str, tuple[int, Sequence[int]]]:
+        """The inputs of `rtl_simulation.simulate`."""
+        size = 8 * self.a_scale.shape[1]
+        return {
+            "clear": (1, self.clear.astype(int).tolist()),
+            "a": (128, pack_lanes(self.a, 4)),
+            "b": (128, pack_lanes(self.b, 4)),
+            "a_scale": (size, pack_lanes(self.a_scale, 8)),
+            "b_scale": (size, pack_lanes(self.b_scale, 8)),
+        }
+
+
+def joined(parts: Sequence[Operands]) -> Operands:
+    """One sequence after the other."""
+    fields = [field.name for field in dataclasses.fields(Operands)]
+    return Operands(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
