@@ -107,10 +107,10 @@ int64_t RecordBytes(int64_t block) {
   return Layout::kScaleBytes * kPanel + CeilDiv(block, Layout::kGroup) * kGroupBytes;
 }
 
+// The last record is a whole one too: the products of pairs take it so.
 template <typename Layout>
 int64_t PackedBytes(const RowShape& row) {
-  const int64_t k = row.k, block = row.block, rest = k % block;
-  return k / block * RecordBytes<Layout>(block) + (rest != 0 ? RecordBytes<Layout>(rest) : 0);
+  return CeilDiv(row.k, row.block) * RecordBytes<Layout>(row.block);
 }
 
 // The word of the elements from i on, in `bytes` bytes of a row's codes.
