@@ -16,17 +16,38 @@
 #define MXC_VNNI(set) nullptr
 #define MXC_BF16(set) nullptr
 #endif
+#ifdef MXC_NEON
+#define MXC_NEON_BASE(set) &set##__neon
+#define MXC_NEON_DOT(set) &set##__neondot
+#else
+#define MXC_NEON_BASE(set) nullptr
+#define MXC_NEON_DOT(set) nullptr
+#endif
 #define MXC_SETS(set) {&set##__scalar, MXC_AVX2(set)}
 // A packed layout is for vectors; the scalar product takes any format as it comes.
-#define MXC_SETS_AVX512(set) {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set)}
-#define MXC_SETS_VNNI(set) {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set)}
+#define MXC_SETS_AVX512(set) \
+  {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set), nullptr, nullptr, MXC_NEON_BASE(set)}
+#define MXC_SETS_NEON(set) {&set##__scalar, MXC_AVX2(set), nullptr, nullptr, nullptr, MXC_NEON_BASE(set)}
+#define MXC_SETS_VNNI(set) \
+  {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set), nullptr, MXC_NEON_BASE(set), MXC_NEON_DOT(set)}
 #define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set)}
-#define MXC_AMXFP4_PAIR                                                             \
-  {&amxfp4_amxfp4_matmul__scalar, MXC_AVX2(amxfp4_amxfp4_matmul), nullptr, nullptr, \
-   MXC_BF16(amxfp4_amxfp4_matmul)}
+#define MXC_AMXFP4_PAIR                 \
+  {&amxfp4_amxfp4_matmul__scalar,       \
+   MXC_AVX2(amxfp4_amxfp4_matmul),      \
+   nullptr,                             \
+   nullptr,                             \
+   MXC_BF16(amxfp4_amxfp4_matmul),      \
+   MXC_NEON_BASE(amxfp4_amxfp4_matmul), \
+   MXC_NEON_DOT(amxfp4_amxfp4_matmul)}
 #define MXC_E4M3_PAIR {nullptr, nullptr, nullptr, nullptr, MXC_BF16(amxfp4_e4m3_matmul)}
-#define MXC_MXFP4_PAIR \
-  {&mxfp4_mxfp4_matmul__scalar, MXC_AVX2(mxfp4_mxfp4_matmul), nullptr, MXC_VNNI(mxfp4_mxfp4_matmul)}
+#define MXC_MXFP4_PAIR                \
+  {&mxfp4_mxfp4_matmul__scalar,       \
+   MXC_AVX2(mxfp4_mxfp4_matmul),      \
+   nullptr,                           \
+   MXC_VNNI(mxfp4_mxfp4_matmul),      \
+   nullptr,                           \
+   MXC_NEON_BASE(mxfp4_mxfp4_matmul), \
+   MXC_NEON_DOT(mxfp4_mxfp4_matmul)}
 
 namespace mxcompile {
 namespace {
@@ -44,7 +65,7 @@ constexpr FormatSpec kFormats[] = {
     {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR},
     {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
     {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_SETS_AVX512(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
-    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, MXC_E4M3_PAIR},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_SETS_NEON(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, MXC_E4M3_PAIR},
     {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
     {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_SETS_AVX512(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
     {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}},

@@ -27,6 +27,10 @@ MXC_DECLARE_MATMUL(int8_int4_matmul)
 MXC_DECLARE_MATMUL(int8_int8_matmul)
 extern const MatMulKernels int8_dint4_matmul__avx512vnni;
 extern const MatMulKernels int8_int4_matmul__avx512vnni;
+extern const MatMulKernels int8_dint4_matmul__neon;
+extern const MatMulKernels int8_dint4_matmul__neondot;
+extern const MatMulKernels int8_int4_matmul__neon;
+extern const MatMulKernels int8_int4_matmul__neondot;
 
 // The layouts of f32_amxfp4_matmul__avx2 and f32_mxfp4_matmul__avx2.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);
@@ -45,6 +49,11 @@ extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 extern const MatMulKernels bf16_amxfp4_e4m3_matmul__avx512bf16;
+extern const PairKernels amxfp4_amxfp4_matmul__neon;
+extern const PairKernels amxfp4_amxfp4_matmul__neondot;
+extern const PairKernels mxfp4_mxfp4_matmul__neon;
+extern const PairKernels mxfp4_mxfp4_matmul__neondot;
+extern const MatMulKernels f32_amxfp4_matmul__neon;  // blocks of 32 alone
 
 #undef MXC_DECLARE_MATMUL
 
