@@ -27,6 +27,7 @@ namespace {
 
 constexpr int64_t kVectors = kPanel / 8;
 constexpr int64_t kGroupBytes = kPanel * 4;
+constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
 // The factors of a block for 32 rows.
 struct Sides {
@@ -221,7 +222,7 @@ void Gemm(const GemmArgs& args) {
 template <typename Scales, typename Words>
 constexpr MatMulKernels Set() {
   using Layout = LayoutOf<Scales, Words>;
-  return {kPanel, PackedBytes<Layout>, Pack<Layout>, ScratchFloats, Gemm<Layout>};
+  return {kPanel, PackedBytes<Layout>, Pack<Layout>, ScratchFloats, Gemm<Layout>, nullptr, kMaxRows};
 }
 
 template <typename Element>

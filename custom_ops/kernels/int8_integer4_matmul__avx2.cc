@@ -1,7 +1,7 @@
 // int8 rows times rows of 4-bit integers with AVX2. What is computed: int8_rows_form.h.
 //
 // Data layout: B as it comes, 16 rows a panel, read 4 rows at a time; units of a row by one vpshufb, for the
-// zero point is the row's. They go to scratch [4][k] int8 (L1), for each 32 elements the 16 even ones before
+// zero point is the row's. They go to scratch [4][k] int8 (L1), for each 64 elements the 32 even ones before
 // the odd ones, with their sum. So stand the codes of A, which have no sign:
 //   sum of (qa - za) * u = sum of qa * u - za * sum of u.
 // vpmaddubsw adds two products of at most 255 * kMaxUnit, and two such pairs still fit int16. A zero point
@@ -10,7 +10,7 @@
 //
 // Register plan: 2 rows of A by 4 columns: 8 sums of int32, 2 vectors of A, one of B, one of products, the
 // ones that add pairs. Per row of A, column and 32 weights: 1 vpmaddubsw, half a vpmaddwd and 1 addition;
-// decoding takes 8 operations and a store. Bound: the two multipliers for many rows, decoding for one.
+// decoding takes 4.5 operations and a store. Bound: the two multipliers for many rows, decoding for one.
 // Prefetching kAhead bytes hides the start of each line.
 #include <immintrin.h>
 
@@ -22,7 +22,7 @@ namespace mxcompile {
 namespace {
 
 constexpr int64_t kPanel = 16, kColumns = 4;
-constexpr int64_t kBlock = 32, kPair = 2 * kBlock;
+constexpr int64_t kHalf = 32, kBlock = 2 * kHalf;
 constexpr int64_t kAhead = 8192;  // bytes: rows of B follow each other
 constexpr int kMaxUnit = 32;
 constexpr int64_t kMaxSize = int64_t{1} << 17;  // 255 * 32 * 2^17 < 2^31
@@ -33,7 +33,7 @@ struct CodeHeader {
 };
 static_assert(sizeof(CodeHeader) <= kHeader);
 
-int64_t CodeRowSize(int64_t k) { return CeilDiv(k, kPair) * kPair; }
+int64_t CodeRowSize(int64_t k) { return CeilDiv(k, kBlock) * kBlock; }
 int64_t CodeRowBytes(int64_t k) { return kHeader + CodeRowSize(k); }
 
 inline __m256i Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
@@ -55,8 +55,11 @@ void PrepareCodes(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_
   for (int64_t i = 0; i < CodeRowSize(k); i += kBlock) {
     uint8_t padded[kBlock] = {};
     const int64_t count = k - i < kBlock ? k - i : kBlock;
-    if (count > 0 && count < kBlock) std::memcpy(padded, codes + i, static_cast<size_t>(count));
-    Store(EvenFirst(Load(count == kBlock ? codes + i : padded)), to + i);
+    if (count < kBlock) std::memcpy(padded, codes + i, static_cast<size_t>(count));
+    const uint8_t* from = count == kBlock ? codes + i : padded;
+    const __m256i first = EvenFirst(Load(from)), second = EvenFirst(Load(from + kHalf));
+    Store(_mm256_permute2x128_si256(first, second, 0x20), to + i);
+    Store(_mm256_permute2x128_si256(first, second, 0x31), to + i + kHalf);
   }
 }
 
@@ -68,10 +71,10 @@ inline int32_t LaneSum(__m256i lanes) {
   return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
 }
 
-// The largest magnitude of a unit with this zero point.
+// Whether the code z stands for 0, and no unit is too large.
 template <typename Number>
-int LargestUnit(int z) {
-  return std::max(std::abs(Number::Units(0, z)), std::abs(Number::Units(Number::kTop, z)));
+bool IsPlain(int z) {
+  return z <= Number::kTop && -Number::Units(0, z) <= kMaxUnit && Number::Units(Number::kTop, z) <= kMaxUnit;
 }
 
 // A row of B to units, filled up with zeros. Gives their sum.
@@ -80,25 +83,30 @@ int32_t DecodeUnits(const uint8_t* codes, int z, int64_t k, int8_t* units) {
   alignas(16) int8_t values[16];
   for (int code = 0; code < 16; ++code) values[code] = static_cast<int8_t>(Number::Units(code, z));
   const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(values)));
-  const __m256i nibble = _mm256_set1_epi8(0x0F), ones = _mm256_set1_epi8(1);
+  const __m256i nibble = _mm256_set1_epi8(0x0F);
   __m256i sum = _mm256_setzero_si256();
+  const auto decode = [&](const uint8_t* from, int8_t* to) {
+    const __m256i both = Load(from);
+    const __m256i even = _mm256_shuffle_epi8(table, _mm256_and_si256(both, nibble));
+    const __m256i odd = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble));
+    Store(even, to);
+    Store(odd, to + kHalf);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_add_epi8(even, odd));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  };
   int64_t i = 0;
   for (; i + kBlock <= k; i += kBlock) {
     _mm_prefetch(reinterpret_cast<const char*>(codes + i / 2 + kAhead), _MM_HINT_T0);
-    const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
-    const __m256i parts = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(both, 4), both), nibble);
-    const __m256i decoded = _mm256_shuffle_epi8(table, parts);
-    Store(decoded, units + i);
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, decoded), _mm256_set1_epi16(1)));
+    decode(codes + i / 2, units + i);
   }
-  int32_t rest = 0;
-  std::memset(units + i, 0, static_cast<size_t>(CodeRowSize(k) - i));
-  for (int64_t j = i; j < k; ++j) {
-    const int unit = Number::Units(GetCode(codes, j, Number::kBits), z);
-    units[i + j % 2 * 16 + (j - i) / 2] = static_cast<int8_t>(unit);
-    rest += unit;
+  if (i < k) {
+    uint8_t padded[kHalf];  // with codes that stand for 0
+    std::memset(padded, z * 0x11, sizeof(padded));
+    std::memcpy(padded, codes + i / 2, static_cast<size_t>((k - i) / 2));
+    if (k % 2 == 1) padded[(k - i) / 2] = static_cast<uint8_t>((codes[k / 2] & 0x0F) | z << 4);
+    decode(padded, units + i);
   }
-  return LaneSum(sum) + rest;
+  return LaneSum(sum);
 }
 
 // Units of four rows of B, and what they are worth.
@@ -118,14 +126,14 @@ template <int kRows>
     a[r] = args.a + (row + r) * args.a_stride;
     Unroll<kColumns>([&](auto j) { sums[r][j] = _mm256_setzero_si256(); });
   });
-  for (int64_t i = 0; i < b.size; i += kPair) {
+  for (int64_t i = 0; i < b.size; i += kBlock) {
     Unroll<kRows>([&](auto r) {
       const uint8_t* x = a[r] + kHeader + i;
-      const __m256i first = Load(x), second = Load(x + kBlock);
+      const __m256i first = Load(x), second = Load(x + kHalf);
       Unroll<kColumns>([&](auto j) {
         const int8_t* units = b.units + j * b.size + i;
         const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, Load(units)),
-                                               _mm256_maddubs_epi16(second, Load(units + kBlock)));
+                                               _mm256_maddubs_epi16(second, Load(units + kHalf)));
         sums[r][j] = _mm256_add_epi32(sums[r][j], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         KeepInOrder(sums[r][j]);
       });
@@ -155,7 +163,7 @@ void MultiplySlowly(const GemmArgs& args, int64_t column) {
     std::memcpy(&header, a, sizeof(header));
     int64_t sum = 0;
     for (int64_t k = 0; k < args.row.k; ++k) {
-      const int code = a[kHeader + k / kBlock * kBlock + k % 2 * 16 + k % kBlock / 2];
+      const int code = a[kHeader + k / kBlock * kBlock + k % 2 * kHalf + k % kBlock / 2];
       sum += (code - header.z) * Number::Units(GetCode(codes, k, Number::kBits), z);
     }
     args.c[row * kPanel + column] = header.scale * UnitScale<Number>(scales) * static_cast<float>(sum);
@@ -171,7 +179,7 @@ void MultiplyColumns(const GemmArgs& args, int64_t column) {
   bool plain[kColumns] = {};
   for (int64_t j = 0; j < kColumns; ++j) {
     const uint8_t* scales = args.b.scales + (column + j) * args.b.scale_bytes;
-    plain[j] = j < count && args.row.k <= kMaxSize && LargestUnit<Number>(Number::Load(scales).z) <= kMaxUnit;
+    plain[j] = j < count && args.row.k <= kMaxSize && IsPlain<Number>(Number::Load(scales).z);
     if (plain[j]) {
       b.scales[j] = UnitScale<Number>(scales);
       b.sums[j] = DecodeUnits<Number>(args.b.codes + (column + j) * args.b.code_bytes, Number::Load(scales).z,
