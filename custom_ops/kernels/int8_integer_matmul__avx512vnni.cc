@@ -9,9 +9,10 @@
 // z; with half steps less 2z, except for the odd entries, which are the half steps. A zero point beyond
 // kMaxZero, or k beyond kMaxSize, could leave 8 or 32 bits: such a panel is multiplied one element at a time.
 //
-// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. Up to 6 rows decode B
-// in registers; more of them take it from scratch, 512 k at a time (16 KB, L1). Bound: vpdpbusd, two a cycle;
-// for one row reading B.
+// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. One row has 4 x 2 sums,
+// two and three rows 2 x 2 each, which cover the latency of vpdpbusd. Up to 6 rows decode B in registers;
+// more of them take it from scratch, 512 k at a time (16 KB, L1). Bound: vpdpbusd, two a cycle; for one row
+// reading B.
 #include "kernels/fp4_tiles__avx512.h"
 #include "kernels/int8_rows_form.h"
 #include "kernels/matmul_kernels.h"
@@ -52,6 +53,11 @@ inline __m512i UnitTable() {
   return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
 
+// Asks for the line that has its turn kAhead bytes later.
+inline void AskFor(const uint8_t* line) {
+  _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
+}
+
 // Where a tile finds B: decoded on the way from records, or in scratch, [blocks][8][32] words.
 template <typename Number>
 class Records {
@@ -59,16 +65,16 @@ class Records {
   explicit Records(const uint8_t* packed)
       : record_(packed + kPanelHeader),
         table_(UnitTable<Number>()),
-        zeros_{LoadLine(HeaderOf(packed).zeros), LoadLine(HeaderOf(packed).zeros + kTileGroup)} {}
+        zeros_{LoadLine(HeaderOf(packed).zeros), LoadLine(HeaderOf(packed).zeros + kTileGroup)} {
+    for (int64_t line = 0; line < kPanelHeader; line += 64) AskFor(packed + line);
+  }
 
   static const PanelHeader& HeaderOf(const uint8_t* packed) {
     return *reinterpret_cast<const PanelHeader*>(packed);
   }
 
-  inline void Prefetch() const {
-    for (int64_t line = 0; line < Layout::kRecord; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(record_ + kAhead + line), _MM_HINT_T0);
-  }
+  // One of the eight lines of the record.
+  inline void Prefetch(int step) const { AskFor(record_ + 64 * step); }
   inline __m512i Words(int step, int group) const {
     const __m512i lanes = LoadLine(record_ + group * kGroupCodes + step / 2 * 64);
     const __m512i units =
@@ -89,7 +95,7 @@ class Decoded {
  public:
   explicit Decoded(const uint8_t* words) : words_(words) {}
 
-  inline void Prefetch() const {}
+  inline void Prefetch(int) const {}
   inline __m512i Words(int step, int group) const { return LoadLine(words_ + step * 128 + group * 64); }
   inline void Next() { words_ += kDecoded; }
 
@@ -169,24 +175,34 @@ inline __m512i Unit(const uint8_t* a, int64_t unit) {
 // sums[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
 template <int kRows, typename Source>
 [[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
-  __m512i sums[kRows][2];
+  constexpr int kParts = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  __m512i sums[kRows][2][kParts];
   Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { sums[r][g] = LoadLine(c + r * kTilePanel + g * kTileGroup); });
+    Unroll<2>([&](auto g) {
+      sums[r][g][0] = LoadLine(c + r * kTilePanel + g * kTileGroup);
+      Unroll<kParts - 1>([&](auto part) { sums[r][g][part + 1] = _mm512_setzero_si512(); });
+    });
   });
   for (int64_t i = 0; i < blocks; ++i, b.Next()) {
-    b.Prefetch();
     Unroll<8>([&](auto step) {
-      const __m512i first = b.Words(step, 0), second = b.Words(step, 1);
+      b.Prefetch(step);
+      const __m512i words[2] = {b.Words(step, 0), b.Words(step, 1)};
       Unroll<kRows>([&](auto r) {
         const __m512i x = Unit(a, r);
-        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], x, first);
-        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], x, second);
+        Unroll<2>([&](auto g) {
+          __m512i& sum = sums[r][g][step % kParts];
+          sum = _mm512_dpbusd_epi32(sum, x, words[g]);
+        });
       });
       a += 4 * tile;
     });
   }
   Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { _mm512_storeu_si512(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
+    Unroll<2>([&](auto g) {
+      Unroll<kParts - 1>(
+          [&](auto part) { sums[r][g][0] = _mm512_add_epi32(sums[r][g][0], sums[r][g][part + 1]); });
+      _mm512_storeu_si512(c + r * kTilePanel + g * kTileGroup, sums[r][g][0]);
+    });
   });
 }
 
@@ -211,8 +227,8 @@ void AddPieces(const GemmArgs& args, int64_t all) {
   for (int64_t first = 0; first < all; first += kPiece / kPairBlock) {
     const int64_t blocks = all - first < kPiece / kPairBlock ? all - first : kPiece / kPairBlock;
     for (int64_t b = 0; b < blocks; ++b, records.Next()) {
-      records.Prefetch();
       Unroll<8>([&](auto step) {
+        records.Prefetch(step);
         Unroll<2>([&](auto g) {
           _mm512_storeu_si512(words + b * kDecoded + step * 128 + g * 64, records.Words(step, g));
         });
