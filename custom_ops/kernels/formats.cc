@@ -20,7 +20,7 @@
 // A packed layout is for vectors; the scalar product takes any format as it comes.
 #define MXC_SETS_AVX512(set) {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set)}
 #define MXC_SETS_VNNI(set) {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set)}
-#define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set)}
+#define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set), MXC_AVX512(set)}
 #define MXC_AMXFP4_PAIR                                                             \
   {&amxfp4_amxfp4_matmul__scalar, MXC_AVX2(amxfp4_amxfp4_matmul), nullptr, nullptr, \
    MXC_BF16(amxfp4_amxfp4_matmul)}
