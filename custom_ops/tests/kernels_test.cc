@@ -316,6 +316,26 @@ void TestIsaChoice() {
          "an unknown level lists the available ones");
 }
 
+// Buffers cut from shared memory are apart, aligned, and outlive each other.
+void TestLargePages() {
+  constexpr int64_t kBytes[] = {0, 1, 64, 100, int64_t{3} << 20, int64_t{65} << 20, 5};
+  std::vector<Buffer> buffers;
+  for (int64_t size : kBytes) buffers.push_back(Buffer::OnLargePages(size));
+  bool good = true;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    good &= static_cast<bool>(buffers[i]) && reinterpret_cast<uintptr_t>(buffers[i].bytes()) % 64 == 0;
+    std::fill_n(buffers[i].bytes(), kBytes[i], static_cast<uint8_t>(i));
+  }
+  for (size_t i = 0; i < buffers.size(); i += 2) buffers[i] = Buffer();
+  for (size_t i = 1; i < buffers.size(); i += 2) {
+    const uint8_t* bytes = buffers[i].bytes();
+    good &= std::all_of(bytes, bytes + kBytes[i], [i](uint8_t byte) { return byte == i; });
+  }
+  Expect(good, "buffers on large pages are memory of their own");
+  buffers.clear();
+  Expect(static_cast<bool>(Buffer::OnLargePages(7)), "there are buffers after the last one is gone");
+}
+
 void TestIsa(Isa isa) {
   TestHalves(isa);
   for (const char* name : kFormatNames) {
@@ -361,6 +381,7 @@ void TestIsa(Isa isa) {
 int main() {
   mxcompile::TestFormatNames();
   mxcompile::TestIsaChoice();
+  mxcompile::TestLargePages();
   for (mxcompile::Isa isa : mxcompile::VectorIsas()) mxcompile::TestIsa(isa);
   std::printf("%d passed, %d failed\n", mxcompile::passed, mxcompile::failed);
   return mxcompile::failed == 0 ? 0 : 1;
