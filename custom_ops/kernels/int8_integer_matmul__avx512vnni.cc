@@ -186,13 +186,12 @@ template <int kRows, typename Source>
   for (int64_t i = 0; i < blocks; ++i, b.Next()) {
     Unroll<8>([&](auto step) {
       b.Prefetch(step);
-      const __m512i words[2] = {b.Words(step, 0), b.Words(step, 1)};
+      const __m512i first = b.Words(step, 0), second = b.Words(step, 1);
+      constexpr int kPart = step % kParts;
       Unroll<kRows>([&](auto r) {
         const __m512i x = Unit(a, r);
-        Unroll<2>([&](auto g) {
-          __m512i& sum = sums[r][g][step % kParts];
-          sum = _mm512_dpbusd_epi32(sum, x, words[g]);
-        });
+        sums[r][0][kPart] = _mm512_dpbusd_epi32(sums[r][0][kPart], x, first);
+        sums[r][1][kPart] = _mm512_dpbusd_epi32(sums[r][1][kPart], x, second);
       });
       a += 4 * tile;
     });
