@@ -55,9 +55,9 @@ constexpr FormatSpec kFormats[] = {
     {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, {}},
     {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}},
     {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint4_matmul), {}},
-    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS(int8_dint3_matmul), {}},
+    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint3_matmul), {}},
     {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_SETS_VNNI(int8_int4_matmul), {}},
-    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS(int8_int8_matmul), {}},
+    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS_VNNI(int8_int8_matmul), {}},
 };
 // clang-format on
 

@@ -36,7 +36,9 @@ MXC_DECLARE_MATMUL(int8_dint3_matmul)
 MXC_DECLARE_MATMUL(int8_int4_matmul)
 MXC_DECLARE_MATMUL(int8_int8_matmul)
 extern const MatMulKernels int8_dint4_matmul__avx512vnni;
+extern const MatMulKernels int8_dint3_matmul__avx512vnni;
 extern const MatMulKernels int8_int4_matmul__avx512vnni;
+extern const MatMulKernels int8_int8_matmul__avx512vnni;
 
 // The layouts of f32_amxfp4_matmul__avx2 and f32_mxfp4_matmul__avx2.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);

@@ -371,6 +371,8 @@ void TestIsa(Isa isa) {
       TestMatMul<Half>({"int8", name, 3, 21, k, 2}, isa);
     }
     TestMatMul<float>({"int8", name, 3, 5, 20001, 1}, isa);  // more than one piece of k
+    TestMatMul<float>({"int8", name, 1, 3, 70001, 1}, isa);  // more than sums of 32 bits can hold
+    TestMatMul<float>({"int8", name, 25, 35, 777, 1}, isa);
     TestMatMul<float>({"amxfp4", name, 3, 35, 129, 1}, isa);
   }
 }
