@@ -81,6 +81,10 @@ type: $(INSTALLED) ## mypy --strict
 asan: build/asan/kernels_test ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	build/asan/kernels_test
 
+.PHONY: valgrind
+valgrind: build/kernels/kernels_test ## the portable C++ kernels under valgrind, which has to be installed
+	valgrind --quiet --error-exitcode=1 build/kernels/kernels_test scalar
+
 build/asan/kernels_test: CMAKE_OPTIONS := -DMXCOMPILE_SANITIZE=ON
 build/%/kernels_test: $(NATIVE) | prerequisites $(if $(shell command -v cmake),,$(BIN)/cmake)
 	@$(CMAKE) -S custom_ops -B build/$* -DMXCOMPILE_BUILD_TESTS=ON -DMXCOMPILE_WERROR=ON $(CMAKE_OPTIONS) >/dev/null
