@@ -81,10 +81,26 @@ type: $(INSTALLED) ## mypy --strict
 asan: build/asan/kernels_test ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	build/asan/kernels_test
 
+.PHONY: valgrind
+valgrind: build/kernels/kernels_test ## the portable C++ kernels under valgrind, which has to be installed
+	valgrind --quiet --error-exitcode=1 build/kernels/kernels_test scalar
+
 build/asan/kernels_test: CMAKE_OPTIONS := -DMXCOMPILE_SANITIZE=ON
 build/%/kernels_test: $(NATIVE) | prerequisites $(if $(shell command -v cmake),,$(BIN)/cmake)
 	@$(CMAKE) -S custom_ops -B build/$* -DMXCOMPILE_BUILD_TESTS=ON -DMXCOMPILE_WERROR=ON $(CMAKE_OPTIONS) >/dev/null
 	@$(CMAKE) --build build/$* --target kernels_test --parallel $(JOBS)
+	@touch $@
+
+.PHONY: neon
+neon: build/neon/libmxcompile_ops.so ## the C++ library for 64-bit ARM, and its kernels' tests in an emulator
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/kernels_test
+
+build/neon/libmxcompile_ops.so: $(NATIVE) custom_ops/aarch64.cmake | $(if $(shell command -v cmake),,$(BIN)/cmake)
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || \
+	  { echo "make neon needs $$tool; on Debian: apt install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }; done
+	@$(CMAKE) -S custom_ops -B $(@D) -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/custom_ops/aarch64.cmake \
+	  -DMXCOMPILE_BUILD_TESTS=ON -DMXCOMPILE_WERROR=ON >/dev/null
+	@$(CMAKE) --build $(@D) --parallel $(JOBS)
 	@touch $@
 
 .PHONY: compat $(ORT_VERSIONS:%=compat-%)

@@ -1,211 +1,138 @@
-"""Speed of MatMulBlock with constant weights against other products of float32 rows with packed weights.
+"""Speed of MatMulBlock against other products of float32 rows, constant weights and B from the graph.
 
-All candidates of a table take turns in one process, so that what disturbs one disturbs all. One thread: the tenth
-percentile of thread CPU time; two threads: the shortest wall-clock time. With one row the weights of each candidate
-come from memory: sessions with weights of their own, more than fits any cache, take turns. Quantizing A is part of
-every time. Compare ratios: single times mean little on a shared machine.
+One thread: the tenth percentile of thread CPU time; several threads: the shortest wall-clock time, of one thread too.
+With one row the weights of each candidate come from memory: sessions with weights of their own, more than fits any
+cache, take turns. Quantizing A is part of every time. See products.py.
 """
 
-import dataclasses
-import itertools
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-import onnxruntime
 from common import Table, parser, report
-from onnx import helper, numpy_helper
+from onnx import helper
+from products import FORMATS, SETTLE, Case, Make, Run, bits_of, candidates_of, makers, race, read_bandwidth
 
 from mxcompile.formats import get_format
-from mxcompile.runtime import create_session, library_info
-
-Array = npt.NDArray[Any]
-Run = Callable[[], object]
+from mxcompile.runtime import library_info
 
 SHAPES = ((4096, 4096), (4096, 11008))
 ROWS = (1, 4, 16, 128, 512)
-PAIRS = {"amxfp4": ("amxfp4", "amxfp4"), "mxfp4": ("mxfp4", "mxfp4"), "dint4": ("int8", "dint4")}
-"""Formats of A and B by the name that stands for them."""
+SWEEP = range(1, 33)
+# fmt: off
+ALL_FORMATS = (
+    "amxfp4", "amxfp4_b16", "amxfp4_e4m3", "amxfp4_pot", "mxfp4", "mxfp4_b16", "nvfp4", "mxfp6_e3m2", "mxfp6_e2m3",
+    "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "dint4", "int4", "dint3", "int8", "none x amxfp4", "none x mxfp4",
+    "amxfp4 x mxfp4",
+)
+# fmt: on
+SIZES = ((4095, 4095), (4096, 4096), (4097, 4097), (1000, 1000), (1024, 1024), (1023, 33), (1024, 32))
+"""k and n that fill blocks and panels, and their neighbours."""
 
-COLD_BYTES = 120e6
-"""Weights that take turns where they shall come from memory: several times the largest cache of a core's share."""
-
-BITS = {"float32": 32.0, "MatMulNBits": 5.0, "OpenVINO MXFP4": 4.25, "amxfp4": 4.5, "mxfp4": 4.25, "dint4": 4.0}
-"""What a weight takes in memory, scales included (MatMulNBits: blocks of 32 with a float32 scale)."""
-
-
-SETTLE = 0.05
-"""Seconds before a run on several threads: so long the threads of the session before may wait busily for more work."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One product: A ``[m, k]`` with constant weights ``[k, n]`` on so many threads."""
-
-    k: int
-    n: int
-    m: int
-    threads: int
-
-    @property
-    def cold(self) -> bool:
-        """Whether weights shall come from memory."""
-        return self.m == 1
+RATIOS = {"ms": ".3f", "float32 / this": ".2f", "MatMulNBits / this": ".2f"}
 
 
-def options(threads: int) -> onnxruntime.SessionOptions:
-    """Options of a session on so many threads."""
-    made = onnxruntime.SessionOptions()
-    made.intra_op_num_threads = threads
-    return made
+def weights(k: int, n: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Weights ``[n, k]``."""
+    return np.random.default_rng(0).standard_normal((n, k)).astype(np.float32)
 
 
-def bind(session: onnxruntime.InferenceSession, a: Array) -> Run:
-    """The session as a function that runs it on ``a``."""
-    binding = session.io_binding()
-    binding.bind_cpu_input("A", a)
-    binding.bind_output("Y", "cpu")
-    return lambda: session.run_with_iobinding(binding)
+def ratios(ms: Mapping[str, float], name: str) -> list[float]:
+    """The time of a candidate, and those of the rivals over it."""
+    return [ms[name], ms["float32"] / ms[name], ms["MatMulNBits"] / ms[name]]
 
 
-def model_of(node: onnx.NodeProto, constants: Mapping[str, Array], k: int) -> onnx.ModelProto:
-    """A model of one node with input A ``[m, k]`` and output Y."""
-    a = helper.make_tensor_value_info("A", onnx.TensorProto.FLOAT, ["m", k])
-    y = helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, None)
-    initializers = [numpy_helper.from_array(x, name) for name, x in constants.items()]
-    graph = helper.make_graph([node], "one-node", [a], [y], initializer=initializers)
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("mxcompile", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def float_model(w: Array) -> onnx.ModelProto:
-    """The MatMul of onnxruntime with ``w [n, k]``."""
-    node = helper.make_node("MatMul", ["A", "W"], ["Y"])
-    return model_of(node, {"W": np.ascontiguousarray(w.T)}, w.shape[1])
-
-
-def nbits_model(w: Array) -> onnx.ModelProto:
-    """The MatMulNBits of onnxruntime, by its own quantizer: 4 bits in blocks of 32, int8 products."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4)
-    quantizer = MatMulNBitsQuantizer(float_model(w), algo_config=config)
-    quantizer.process()
-    model: onnx.ModelProto = quantizer.model.model
-    return model
-
-
-def block_model(w: Array, a_format: str, b_format: str) -> onnx.ModelProto:
-    """MatMulBlock with ``w [n, k]``."""
-    packed = get_format(b_format).quantize(w)
-    node = helper.make_node(
-        "MatMulBlock",
-        ["A", "B_codes", "B_scales"],
-        ["Y"],
-        domain="mxcompile",
-        a_format=a_format,
-        b_format=b_format,
-        k=w.shape[1],
-    )
-    return model_of(node, {"B_codes": packed.codes, "B_scales": packed.scales}, w.shape[1])
-
-
-def openvino_maker(w: Array) -> Callable[[Case, Array], Run] | None:
-    """OpenVINO with MXFP4 weights, compressed by nncf; None where they are not installed."""
-    try:
-        import nncf
-        import openvino
-    except ImportError:
-        return None
-    model = openvino.Core().read_model(float_model(w).SerializeToString())
-    compressed = nncf.compress_weights(
-        model, mode=nncf.CompressWeightsMode.MXFP4, group_size=32, ratio=1.0, all_layers=True
-    )
-
-    def make(case: Case, a: Array) -> Run:
-        settings = {"INFERENCE_NUM_THREADS": case.threads, "NUM_STREAMS": 1}
-        request = openvino.Core().compile_model(compressed, "CPU", settings).create_infer_request()
-        tensor = openvino.Tensor(a)
-        return lambda: request.infer({0: tensor}, share_inputs=True)
-
-    return make
-
-
-def makers(w: Array) -> dict[str, Callable[[Case, Array], Run]]:
-    """For each candidate, how to make a function that multiplies, with weights of its own."""
-
-    def ours(model: onnx.ModelProto) -> Callable[[Case, Array], Run]:
-        content = model.SerializeToString()
-        return lambda case, a: bind(create_session(content, threads=case.threads), a)
-
-    def stock(model: onnx.ModelProto) -> Callable[[Case, Array], Run]:
-        content = model.SerializeToString()
-        return lambda case, a: bind(onnxruntime.InferenceSession(content, options(case.threads)), a)
-
-    made = {"float32": stock(float_model(w)), "MatMulNBits": stock(nbits_model(w))}
-    openvino = openvino_maker(w)
-    if openvino is not None:
-        made["OpenVINO MXFP4"] = openvino
-    return made | {name: ours(block_model(w, *pair)) for name, pair in PAIRS.items()}
-
-
-def in_turns(runs: Sequence[Run]) -> Run:
-    """A function that calls the next of ``runs`` each time."""
-    turns = itertools.cycle(runs)
-    return lambda: next(turns)()
-
-
-def race(
-    candidates: Mapping[str, Run],
-    seconds: float,
-    clock: Callable[[], float],
-    percentile: float = 10,
-    pause: float = 0.0,
-) -> dict[str, float]:
-    """Milliseconds by that clock of each candidate, a percentile over runs in turns, with a pause before each."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for run in candidates.values():
-        run()
-    end = time.perf_counter() + seconds * len(candidates)
-    while time.perf_counter() < end or any(len(t) < 5 for t in times.values()):
-        for name, run in candidates.items():
-            time.sleep(pause)
-            start = clock()
-            run()
-            times[name].append(clock() - start)
-    return {name: 1e3 * float(np.percentile(t, percentile)) for name, t in times.items()}
-
-
-def read_bandwidth(seconds: float) -> float:
-    """GB/s that one core reads from memory: the largest number of an array."""
-    numbers = np.full(64 << 20, 2, np.int32)
-    ms = race({"read": numbers.max}, seconds, time.thread_time)
-    return numbers.nbytes / ms["read"] / 1e6
-
-
-def bench(case: Case, made: Mapping[str, Callable[[Case, Array], Run]], seconds: float) -> list[list[str | float]]:
-    """Rows of the table for one product."""
-    a = np.random.default_rng(1).standard_normal((case.m, case.k)).astype(np.float32)
-    candidates = {}
-    for name, make in made.items():
-        copies = int(np.ceil(COLD_BYTES / (case.k * case.n * BITS[name] / 8))) if case.cold else 1
-        candidates[name] = in_turns([make(case, a) for _ in range(copies)])
-    for run in candidates.values():
-        for _ in range(24 if case.cold else 1):  # every session's first run allocates
-            run()
-    if case.threads == 1:
-        ms = race(candidates, seconds, time.thread_time)
-    else:
-        ms = race(candidates, seconds, time.perf_counter, percentile=0, pause=SETTLE)
+def bench(case: Case, made: Mapping[str, Make], seconds: float) -> list[list[str | float]]:
+    """Rows of the table for one product on one thread."""
+    ms = race(candidates_of(case, made), seconds, time.thread_time)
     rows: list[list[str | float]] = []
-    for name, value in ms.items():
-        gigabytes = case.k * case.n * BITS[name] / 8e6 / value
-        ratios = [ms["float32"] / value, ms["MatMulNBits"] / value]
-        rows.append([f"{case.k} x {case.n}", case.m, case.threads, name, value, *ratios, gigabytes])
+    for name in ms:
+        gigabytes = case.k * case.n * bits_of(name) / 8e6 / ms[name]
+        rows.append([f"{case.k} x {case.n}", case.m, name, *ratios(ms, name), gigabytes])
     return rows
+
+
+def bench_products(shapes: int, rows: list[int], seconds: float) -> list[Table]:
+    """Our products and the others', weights from memory where there is one row."""
+    columns = {"k x n": "", "m": "d", "weights": "", **RATIOS, "GB/s of weights": ".1f"}
+    tables = []
+    for k, n in SHAPES[:shapes]:
+        made = makers(weights(k, n))
+        body = [row for m in rows for row in bench(Case(k, n, m, cold=m == 1), made, seconds)]
+        tables.append(Table(f"One core reads {read_bandwidth(seconds):.1f} GB/s from memory", columns, body))
+    return tables
+
+
+def bench_threads(seconds: float) -> Table:
+    """Two threads against one, both by the clock on the wall."""
+    made = makers(weights(*SHAPES[0]))
+    rows: list[list[str | float]] = []
+    for m in (128, 512):
+        candidates: dict[str, Run] = {}
+        for threads in (1, 2):
+            ready = candidates_of(Case(*SHAPES[0], m, threads), made)
+            candidates |= {f"{name}, {threads}": run for name, run in ready.items()}
+        ms = race(candidates, seconds, time.perf_counter, percentile=0, pause=SETTLE)
+        rows += [[m, name, ms[f"{name}, 2"], ms[f"{name}, 1"] / ms[f"{name}, 2"]] for name in made]
+    columns = {"m": "d", "weights": "", "ms": ".3f", "1 thread / this": ".2f"}
+    return Table(f"Two threads, {SHAPES[0][0]} x {SHAPES[0][1]}", columns, rows)
+
+
+def bench_busy(seconds: float) -> Table:
+    """Two threads beside a process that never rests, against one thread: medians by the clock on the wall."""
+    made = makers(weights(*SHAPES[0]))
+    rows: list[list[str | float]] = []
+    for m in (1, 16, 128):
+        candidates: dict[str, Run] = {}
+        for threads in (1, 2):
+            ready = candidates_of(Case(*SHAPES[0], m, threads), made)
+            candidates |= {f"{name}, {threads}": run for name, run in ready.items()}
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            ms = race(candidates, seconds, time.perf_counter, percentile=50, pause=SETTLE)
+        finally:
+            busy.kill()
+            busy.wait()
+        rows += [[m, name, ms[f"{name}, 2"], ms[f"{name}, 2"] / ms[f"{name}, 1"]] for name in made]
+    columns = {"m": "d", "weights": "", "ms": ".3f", "this / 1 thread": ".2f"}
+    return Table(f"Two threads beside a busy loop, {SHAPES[0][0]} x {SHAPES[0][1]}", columns, rows)
+
+
+def bench_sweep(seconds: float) -> Table:
+    """Every number of rows from 1 to 32, weights from the cache as far as they fit."""
+    k, n = SHAPES[0]
+    made = makers(weights(k, n))
+    columns = {"m": "d", "weights": "", **RATIOS, "us a row": ".1f"}
+    rows: list[list[str | float]] = []
+    for m in SWEEP:
+        ms = race(candidates_of(Case(k, n, m), made), seconds / 2, time.thread_time)
+        rows += [[m, name, *ratios(ms, name), 1e3 * ms[name] / m] for name in ms]
+    return Table(f"{k} x {n}, every m", columns, rows)
+
+
+def bench_formats(seconds: float) -> Table:
+    """All formats, 2048 x 2048."""
+    made = makers(weights(2048, 2048), ALL_FORMATS)
+    columns = {"m": "d", "weights": "", **RATIOS}
+    rows: list[list[str | float]] = []
+    for m in (1, 16, 128):
+        ms = race(candidates_of(Case(2048, 2048, m), made), seconds / 4, time.thread_time)
+        rows += [[m, name, *ratios(ms, name)] for name in ms]
+    return Table("2048 x 2048, all formats", columns, rows)
+
+
+def bench_sizes(seconds: float) -> Table:
+    """Sizes that fill blocks and panels, and sizes that do not: time for a multiply-add."""
+    columns = {"k x n": "", "m": "d", "weights": "", "ms": ".3f", "ps a multiply-add": ".2f"}
+    rows: list[list[str | float]] = []
+    for k, n in SIZES:
+        made = {name: make for name, make in makers(weights(k, n)).items() if name in FORMATS}
+        for m in (1, 16):
+            ms = race(candidates_of(Case(k, n, m), made), seconds / 4, time.thread_time)
+            rows += [[f"{k} x {n}", m, name, ms[name], 1e9 * ms[name] / (m * n * k)] for name in ms]
+    return Table("Odd sizes", columns, rows)
 
 
 def bench_quantize(seconds: float) -> Table:
@@ -248,35 +175,32 @@ def bench_graph(seconds: float) -> Table:
     return Table("B from the graph, 1 thread", columns, rows)
 
 
+TABLES: dict[str, Callable[[float], Table]] = {
+    "threads": bench_threads,
+    "graph": bench_graph,
+    "quantize": bench_quantize,
+    "sweep": bench_sweep,
+    "formats": bench_formats,
+    "sizes": bench_sizes,
+    "busy": bench_busy,
+}
+
+
 def main() -> None:
-    arguments = parser("Speed of MatMulBlock with constant weights, beside others.")
+    """Measures the tables that were asked for, and prints them."""
+    arguments = parser("Speed of MatMulBlock, beside others.")
+    every = ("products", *TABLES)
+    arguments.add_argument("--tables", nargs="+", choices=every, default=every[:4], help="default: the first four")
     arguments.add_argument("--rows", type=int, nargs="+", default=ROWS, help="m of the products")
-    arguments.add_argument("--threads", type=int, nargs="+", default=(1, 2), help="on so many threads")
     arguments.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes")
     arguments.add_argument("--seconds", type=float, default=1.0, help="time for each candidate")
     chosen = arguments.parse_args()
     info = library_info()
     print(f"mxcompile {info.version}, {info.isa}\n")
     tables = []
-    columns = {
-        "k x n": "",
-        "m": "d",
-        "threads": "d",
-        "weights": "",
-        "ms": ".3f",
-        "float32 / this": ".2f",
-        "MatMulNBits / this": ".2f",
-        "GB/s of weights": ".1f",
-    }
-    for k, n in SHAPES[: chosen.shapes]:
-        made = makers(np.random.default_rng(0).standard_normal((n, k)).astype(np.float32))
-        rows = []
-        for threads in chosen.threads:
-            for m in chosen.rows:
-                rows += bench(Case(k, n, m, threads), made, chosen.seconds)
-        read = read_bandwidth(chosen.seconds)
-        tables.append(Table(f"One core reads {read:.1f} GB/s from memory", columns, rows))
-    report(chosen, *tables, bench_graph(chosen.seconds), bench_quantize(chosen.seconds))
+    if "products" in chosen.tables:
+        tables += bench_products(chosen.shapes, chosen.rows, chosen.seconds)
+    report(chosen, *tables, *(bench_one(chosen.seconds) for name, bench_one in TABLES.items() if name in chosen.tables))
 
 
 if __name__ == "__main__":

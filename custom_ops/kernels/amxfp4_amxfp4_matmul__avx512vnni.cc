@@ -2,13 +2,17 @@
 //
 // Data layout: B as in fp4_tiles__avx512.h, A's blocks with elements in the order of a vector's nibbles.
 //
-// Register plan, one or two rows: 8 (16) sums for both groups of a record, 2 tables, 2 decoded vectors, 2
-// broadcasts, 2 (4) results. Three rows: one group at a time, 12 sums. The table of 16 entries stands
-// four times in a register, so the bits above a nibble are harmless.
+// Register plan, one or two rows: 8 (16) sums for both groups of a record, a table, 2 x 2 decoded vectors, 2
+// broadcasts, 2 (4) results. Three rows: one group at a time, 12 sums. The table of 16 entries stands four
+// times in a register, so the bits above a nibble are harmless.
 //
-// Per record (32 rows x 32 weights) and one row of A: 8 loads, 8 shifts, 16 vpermb, 32 operations to part the
-// signs, 64 vpdpbusd and 12 multiplications: some 46 cycles for 576 bytes. That is about what memory delivers
-// to one core, and the bound for more rows. Prefetching kAhead bytes hides the start of each line.
+// vpdpbusd takes one operand with and one without sign. So two sums of elements with their signs, and two of
+// those above zero alone, are had from one vpermb and one maximum; what is below zero is the difference.
+//
+// Per record (32 rows x 32 weights) and one row of A: 8 loads, 8 shifts, 16 vpermb, 16 maxima, 64 vpdpbusd
+// and 12 multiplications: some 42 cycles for 576 bytes. That is about what memory delivers to one core, and
+// the bound for more rows. Lines are asked for kAhead bytes before their turn, between the products rather
+// than all at once.
 #include "kernels/amxfp4_blocks.h"
 #include "kernels/fp4_tiles__avx512.h"
 #include "kernels/matmul_kernels.h"
@@ -20,7 +24,7 @@ namespace {
 constexpr int64_t kAhead = 12288;
 constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
 
-// Doubled magnitudes of the codes above (below) zero, four times.
+// Doubled magnitudes of the codes above (below) zero, four times: for A.
 inline __m512i AboveTable() { return _mm512_set4_epi32(0, 0, 0x0C080604, 0x03020100); }
 inline __m512i BelowTable() { return _mm512_set4_epi32(0x0C080604, 0x03020100, 0, 0); }
 
@@ -70,20 +74,27 @@ inline GroupScales LoadScales(const uint8_t* record, int group) {
           _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
 }
 
-// The four sums of a row with 16 rows of B.
+// The four sums of a row with 16 rows of B, by the signs of a, then b.
 struct Sums {
-  __m512i above_above, above_below, below_above, below_below;  // by the signs of a, then b
+  __m512i above_above, above_any, below_above, below_any;
 };
 
 inline __m512 ToFloat(__m512i x) { return _mm512_cvtepi32_ps(x); }
 
 inline __m512 Finish(const Sums& s, const AmxBlock& a, const GroupScales& b, __m512 y) {
+  const __m512i above_below = _mm512_sub_epi32(s.above_above, s.above_any);
+  const __m512i below_below = _mm512_sub_epi32(s.below_above, s.below_any);
   const __m512 above =
-      _mm512_fnmadd_ps(b.below, ToFloat(s.above_below), _mm512_mul_ps(b.above, ToFloat(s.above_above)));
+      _mm512_fnmadd_ps(b.below, ToFloat(above_below), _mm512_mul_ps(b.above, ToFloat(s.above_above)));
   const __m512 below =
-      _mm512_fnmadd_ps(b.below, ToFloat(s.below_below), _mm512_mul_ps(b.above, ToFloat(s.below_above)));
+      _mm512_fnmadd_ps(b.below, ToFloat(below_below), _mm512_mul_ps(b.above, ToFloat(s.below_above)));
   y = _mm512_fmadd_ps(_mm512_set1_ps(a.above_scale), above, y);
   return _mm512_fnmadd_ps(_mm512_set1_ps(a.below_scale), below, y);
+}
+
+// Asks for the line that has its turn kAhead bytes later.
+inline void AskFor(const uint8_t* line) {
+  _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
 }
 
 // kGroups groups of a record, from `codes` on, with a block of kRows rows, `a_stride` apart.
@@ -94,13 +105,15 @@ inline void MultiplyGroups(const AmxBlock* a, int64_t a_stride, const uint8_t* c
   Unroll<kRows>([&](auto r) { Unroll<kGroups>([&](auto g) { sums[r][g] = {zero, zero, zero, zero}; }); });
   Unroll<4>([&](auto j) {
     __m512i lanes[kGroups];
-    Unroll<kGroups>([&](auto g) { lanes[g] = LoadLine(codes + g * kGroupCodes + 64 * j); });
+    Unroll<kGroups>([&](auto g) {
+      lanes[g] = LoadLine(codes + g * kGroupCodes + 64 * j);
+      AskFor(codes + 64 * (kGroups * j + g));
+    });
     Unroll<2>([&](auto half) {
-      __m512i above[kGroups], below[kGroups];
+      __m512i any[kGroups], above[kGroups];
       Unroll<kGroups>([&](auto g) {
-        const __m512i elements = _mm512_permutexvar_epi8(lanes[g], ElementTable());
-        above[g] = _mm512_max_epi8(elements, zero);
-        below[g] = _mm512_sub_epi8(above[g], elements);
+        any[g] = _mm512_permutexvar_epi8(lanes[g], ElementTable());
+        above[g] = _mm512_max_epi8(any[g], zero);
         if (half == 0) lanes[g] = _mm512_srli_epi32(lanes[g], 4);
       });
       Unroll<kRows>([&](auto r) {
@@ -111,9 +124,9 @@ inline void MultiplyGroups(const AmxBlock* a, int64_t a_stride, const uint8_t* c
         Unroll<kGroups>([&](auto g) {
           Sums& s = sums[r][g];
           s.above_above = _mm512_dpbusd_epi32(s.above_above, above[g], x_above);
-          s.above_below = _mm512_dpbusd_epi32(s.above_below, below[g], x_above);
+          s.above_any = _mm512_dpbusd_epi32(s.above_any, x_above, any[g]);
           s.below_above = _mm512_dpbusd_epi32(s.below_above, above[g], x_below);
-          s.below_below = _mm512_dpbusd_epi32(s.below_below, below[g], x_below);
+          s.below_any = _mm512_dpbusd_epi32(s.below_any, x_below, any[g]);
         });
       });
     });
@@ -129,8 +142,7 @@ template <int kRows>
   const uint8_t* record = args.packed;
   const auto* a = reinterpret_cast<const AmxBlock*>(args.a);
   for (int64_t b = 0; b < blocks; ++b, record += kRecord, ++a) {
-    for (int64_t line = 0; line < kRecord; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(record + kAhead + line), _MM_HINT_T0);
+    AskFor(record);
     Unroll<2 / kGroups>([&](auto part) {
       Sums sums[kRows][kGroups];
       MultiplyGroups<kRows, kGroups>(a, a_stride, record + kScales + part * kGroupCodes, sums);

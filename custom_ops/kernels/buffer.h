@@ -7,10 +7,6 @@
 #include <memory>
 #include <new>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 namespace mxcompile {
 
 // Uninitialized memory, 64-byte aligned. Test with `operator bool` before use: running out of memory inside a
@@ -20,20 +16,9 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(int64_t bytes) : data_(Allocate(bytes)) {}
 
-  // On large pages where the system has them: what is streamed from memory again and again comes faster.
-  static Buffer OnLargePages(int64_t bytes) {
-#ifdef __linux__
-    void* data = nullptr;
-    if (bytes < kLargePage) return Buffer(bytes);
-    if (posix_memalign(&data, kLargePage, static_cast<size_t>(bytes)) != 0) return Buffer();
-    madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a wish: without it all is well
-    Buffer buffer;
-    buffer.data_.reset(data);
-    return buffer;
-#else
-    return Buffer(bytes);
-#endif
-  }
+  // Side by side with the ones before in memory on large pages, where the system has them: what is streamed
+  // in that order again and again comes faster.
+  static Buffer OnLargePages(int64_t bytes);
 
   explicit operator bool() const { return data_ != nullptr; }
   template <typename T>
@@ -44,7 +29,6 @@ class Buffer {
 
  private:
   static constexpr int64_t kAlignment = 64;
-  static constexpr int64_t kLargePage = int64_t{1} << 21;
 
   static void* Allocate(int64_t bytes) {
     // aligned_alloc wants a multiple of the alignment; one unit at least, so that an empty buffer is not
@@ -53,10 +37,13 @@ class Buffer {
     return std::aligned_alloc(kAlignment, static_cast<size_t>(rounded));
   }
 
-  struct Free {
-    void operator()(void* data) const { std::free(data); }
+  struct Release {
+    void operator()(void* data) const {
+      if (owner == nullptr) std::free(data);
+    }
+    std::shared_ptr<void> owner;  // of memory that holds other buffers too; null: data is by itself
   };
-  std::unique_ptr<void, Free> data_;
+  std::unique_ptr<void, Release> data_;
 };
 
 }  // namespace mxcompile

@@ -27,6 +27,7 @@ namespace {
 
 constexpr int64_t kVectors = kPanel / 8;
 constexpr int64_t kGroupBytes = kPanel * 4;
+constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
 // The factors of a block for 32 rows.
 struct Sides {
@@ -107,10 +108,10 @@ int64_t RecordBytes(int64_t block) {
   return Layout::kScaleBytes * kPanel + CeilDiv(block, Layout::kGroup) * kGroupBytes;
 }
 
+// The last record is a whole one too: the products of pairs take it so.
 template <typename Layout>
 int64_t PackedBytes(const RowShape& row) {
-  const int64_t k = row.k, block = row.block, rest = k % block;
-  return k / block * RecordBytes<Layout>(block) + (rest != 0 ? RecordBytes<Layout>(rest) : 0);
+  return CeilDiv(row.k, row.block) * RecordBytes<Layout>(row.block);
 }
 
 // The word of the elements from i on, in `bytes` bytes of a row's codes.
@@ -221,7 +222,7 @@ void Gemm(const GemmArgs& args) {
 template <typename Scales, typename Words>
 constexpr MatMulKernels Set() {
   using Layout = LayoutOf<Scales, Words>;
-  return {kPanel, PackedBytes<Layout>, Pack<Layout>, ScratchFloats, Gemm<Layout>};
+  return {kPanel, PackedBytes<Layout>, Pack<Layout>, ScratchFloats, Gemm<Layout>, nullptr, kMaxRows};
 }
 
 template <typename Element>

@@ -7,5 +7,6 @@ namespace mxcompile {
 
 extern const ConvertKernels half_convert__scalar;
 extern const ConvertKernels half_convert__avx2;
+extern const ConvertKernels half_convert__neon;
 
 }  // namespace mxcompile

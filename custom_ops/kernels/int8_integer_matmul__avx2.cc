@@ -1,4 +1,4 @@
-// int8 rows times integer rows with AVX2. What is computed: see int8_rows_form.h.
+// int8 rows times integer rows of 3 and 8 bits with AVX2. What is computed: see int8_rows_form.h.
 //
 // Data layout: B as it comes, 16 rows a panel; they are decoded once to int16 units [16][k] in scratch (L2),
 // and four of them at a time (L1) meet all rows of A. vpmaddwd takes int16 pairs to int32 exactly; vpmaddubsw
@@ -59,33 +59,11 @@ inline int64_t DecodeBytes(const uint8_t* codes, int z, int64_t k, int16_t* unit
   return i;
 }
 
-// 32 elements at a time of 4 bits, where their units fit a byte: one look-up in a table of 16. Gives how many
-// elements it did.
-template <typename Number>
-int64_t DecodeByTable(const uint8_t* codes, int z, int64_t k, int16_t* units) {
-  alignas(16) int8_t values[16];
-  for (int code = 0; code < 16; ++code) values[code] = static_cast<int8_t>(Number::Units(code, z));
-  const __m128i table = _mm_load_si128(reinterpret_cast<const __m128i*>(values)), mask = _mm_set1_epi8(15);
-  int64_t i = 0;
-  for (; i + 32 <= k; i += 32) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
-    const __m128i low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, mask));
-    const __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(bytes, 4), mask));
-    Store(_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(low, high)), units + i);
-    Store(_mm256_cvtepi8_epi16(_mm_unpackhi_epi8(low, high)), units + i + 16);
-  }
-  return i;
-}
-
 // A row of B to units, filled up with zeros.
 template <typename Number>
 void DecodeRow(const uint8_t* codes, int z, int64_t k, int16_t* units) {
   int64_t i = 0;
-  if constexpr (Number::kBits == 8) {
-    i = DecodeBytes(codes, z, k, units);
-  } else if (Number::kBits == 4 && z < 16) {
-    i = DecodeByTable<Number>(codes, z, k, units);
-  }
+  if constexpr (Number::kBits == 8) i = DecodeBytes(codes, z, k, units);
   const UnitsOfEight<Number> units_of_eight(z);
   for (; i + 8 <= k; i += 8) {
     const __m256i eight = EightCodes<Number::kBits>(codes + i / 8 * Number::kBits);
@@ -177,9 +155,7 @@ constexpr MatMulKernels Set() {
 
 }  // namespace
 
-const MatMulKernels int8_dint4_matmul__avx2 = Set<DInt4>();
 const MatMulKernels int8_dint3_matmul__avx2 = Set<DInt3>();
-const MatMulKernels int8_int4_matmul__avx2 = Set<Int4>();
 const MatMulKernels int8_int8_matmul__avx2 = Set<Int8>();
 
 }  // namespace mxcompile

@@ -1,4 +1,4 @@
-// int8 rows times rows of 4-bit integers with AVX512 VNNI and VBMI. What is computed: int8_rows_form.h.
+// int8 rows times rows of integers with AVX512 VNNI and VBMI. What is computed: int8_rows_form.h.
 //
 // Data layout: B as in fp4_tiles__avx512.h without scales in the records, behind a PanelHeader. A is rows of
 // 32-bit units, interleaved in tiles of up to 12 rows: codes, 8 units for each 32 of them, in the order of a
@@ -9,9 +9,16 @@
 // z; with half steps less 2z, except for the odd entries, which are the half steps. A zero point beyond
 // kMaxZero, or k beyond kMaxSize, could leave 8 or 32 bits: such a panel is multiplied one element at a time.
 //
-// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. Up to 6 rows decode B
-// in registers; more of them take it from scratch, 512 k at a time (16 KB, L1). Bound: vpdpbusd, two a cycle;
-// for one row reading B.
+// Codes of 3 bits are packed as if they had 4. Codes of 8 bits are packed as bytes, less 128, in the layout
+// of scratch; what is missing, 128 - z times the sum of (qa - za), is added at the end. Sums may wrap on the
+// way, the last one fits 32 bits.
+//
+// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. One row has 4 x 2 sums,
+// two and three rows 2 x 2 each, which cover the latency of vpdpbusd. Up to 6 rows decode B in registers;
+// more of them take it from scratch, 512 k at a time (16 KB, L1). Bound: vpdpbusd, two a cycle; for one row
+// reading B.
+#include <array>
+
 #include "kernels/fp4_tiles__avx512.h"
 #include "kernels/int8_rows_form.h"
 #include "kernels/matmul_kernels.h"
@@ -23,12 +30,14 @@ namespace {
 using Layout = Tiles<0>;
 
 constexpr int64_t kAhead = 12288;
-constexpr int64_t kMaxTile = 12, kMaxDirect = 6;
+constexpr int kMaxTile = 12, kMaxDirect = 6;
 constexpr int64_t kPiece = 512;                        // elements of k
 constexpr int64_t kDecoded = kPairBlock * kTilePanel;  // bytes of a decoded block
 constexpr int64_t kBlockUnits = kPairBlock / 4;
 constexpr int kMaxZero = 63;
-constexpr int64_t kMaxSize = 1 << 16;  // 255 * 127 * 2^16 < 2^31
+// 255 * 127 * 2^16 and 255 * 255 * 2^15 are less than 2^31.
+template <typename Number>
+constexpr int64_t kMaxSize = Number::kBits == 8 ? 1 << 15 : 1 << 16;
 
 struct PanelHeader {
   int32_t plain;  // whether the panel may be multiplied fast
@@ -36,6 +45,7 @@ struct PanelHeader {
   uint32_t zeros[kTilePanel];  // what is subtracted from a row's table entries, in four bytes
   float unit_scales[kTilePanel];
   int32_t unit_sums[kTilePanel];
+  int32_t offsets[kTilePanel];  // what units lack
 };
 constexpr auto kPanelHeader = static_cast<int64_t>(sizeof(PanelHeader));
 static_assert(kPanelHeader % 64 == 0, "records begin at a line");
@@ -43,6 +53,7 @@ static_assert(kPanelHeader % 64 == 0, "records begin at a line");
 struct RowEnd {
   int32_t z;
   float scale;
+  int32_t sum;  // of code - z
 };
 
 template <typename Number>
@@ -52,6 +63,11 @@ inline __m512i UnitTable() {
   return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
 
+// Asks for the line that has its turn kAhead bytes later.
+inline void AskFor(const uint8_t* line) {
+  _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
+}
+
 // Where a tile finds B: decoded on the way from records, or in scratch, [blocks][8][32] words.
 template <typename Number>
 class Records {
@@ -59,16 +75,16 @@ class Records {
   explicit Records(const uint8_t* packed)
       : record_(packed + kPanelHeader),
         table_(UnitTable<Number>()),
-        zeros_{LoadLine(HeaderOf(packed).zeros), LoadLine(HeaderOf(packed).zeros + kTileGroup)} {}
+        zeros_{LoadLine(HeaderOf(packed).zeros), LoadLine(HeaderOf(packed).zeros + kTileGroup)} {
+    for (int64_t line = 0; line < kPanelHeader; line += 64) AskFor(packed + line);
+  }
 
   static const PanelHeader& HeaderOf(const uint8_t* packed) {
     return *reinterpret_cast<const PanelHeader*>(packed);
   }
 
-  inline void Prefetch() const {
-    for (int64_t line = 0; line < Layout::kRecord; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(record_ + kAhead + line), _MM_HINT_T0);
-  }
+  // One of the eight lines of the record.
+  inline void Prefetch(int step) const { AskFor(record_ + 64 * step); }
   inline __m512i Words(int step, int group) const {
     const __m512i lanes = LoadLine(record_ + group * kGroupCodes + step / 2 * 64);
     const __m512i units =
@@ -85,11 +101,19 @@ class Records {
   __m512i zeros_[2];
 };
 
-class Decoded {
+// Of 8-bit codes: nothing to decode.
+template <>
+class Records<Int8> {
  public:
-  explicit Decoded(const uint8_t* words) : words_(words) {}
+  explicit Records(const uint8_t* packed) : words_(packed + kPanelHeader) {}
 
-  inline void Prefetch() const {}
+  static const PanelHeader& HeaderOf(const uint8_t* packed) {
+    return *reinterpret_cast<const PanelHeader*>(packed);
+  }
+  inline void Prefetch(int step) const {
+    AskFor(words_ + 128 * step);
+    AskFor(words_ + 128 * step + 64);
+  }
   inline __m512i Words(int step, int group) const { return LoadLine(words_ + step * 128 + group * 64); }
   inline void Next() { words_ += kDecoded; }
 
@@ -97,7 +121,80 @@ class Decoded {
   const uint8_t* words_;
 };
 
-int64_t PackedBytes(const RowShape& row) { return kPanelHeader + Layout::PackedBytes(row); }
+class Decoded {
+ public:
+  explicit Decoded(const uint8_t* words) : words_(words) {}
+
+  inline void Prefetch(int) const {}
+  inline __m512i Words(int step, int group) const { return LoadLine(words_ + step * 128 + group * 64); }
+  inline void Next() { words_ += kDecoded; }
+
+ private:
+  const uint8_t* words_;
+};
+
+template <typename Number>
+int64_t PackedBytes(const RowShape& row) {
+  const int64_t block_bytes = Number::kBits == 8 ? kDecoded : Layout::kRecord;
+  return kPanelHeader + CeilDiv(row.k, kPairBlock) * block_bytes;
+}
+
+// 32 codes of 8 bits less `offset` in the order of a vector's nibbles; what stands behind `count` of them
+// becomes 0.
+inline __m256i OrderedBytes(const uint8_t* codes, int64_t count, uint8_t offset) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 5, 0, 4, 3, 7, 2, 6, 9, 13, 8, 12, 11, 15, 10, 14));
+  const auto present = static_cast<__mmask32>((uint64_t{1} << count) - 1);
+  const __m256i offsets = _mm256_maskz_set1_epi8(present, static_cast<int8_t>(offset));
+  return _mm256_shuffle_epi8(_mm256_sub_epi8(_mm256_maskz_loadu_epi8(present, codes), offsets), order);
+}
+
+// The elements of a block that starts at `start`.
+inline int64_t CountFrom(int64_t k, int64_t start) { return k - start < kPairBlock ? k - start : kPairBlock; }
+
+// 3-bit codes: a block at a time to nibbles.
+template <typename Number>
+void PackNarrow(const BRows& b, int64_t rows, int64_t k, uint8_t* to) {
+  constexpr int64_t kRowBytes = kPairBlock / 2;
+  for (int64_t start = 0; start < k; start += kPairBlock, to += Layout::kRecord) {
+    uint8_t nibbles[kTilePanel * kRowBytes] = {};
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < CountFrom(k, start); ++i) {
+        const int code = GetCode(b.codes + r * b.code_bytes, start + i, Number::kBits);
+        PutCode(nibbles + r * kRowBytes, i, 4, code);
+      }
+    }
+    for (int64_t group = 0; group < 2; ++group) {
+      const int64_t first = group * kTileGroup;
+      PackGroup({nibbles + first * kRowBytes, nullptr, kRowBytes, 0}, rows - first, 0, kPairBlock,
+                to + group * kGroupCodes);
+    }
+  }
+}
+
+// 8-bit codes, less 128.
+void PackBytes(const BRows& b, int64_t rows, int64_t k, uint8_t* to) {
+  std::memset(to, 0, static_cast<size_t>(CeilDiv(k, kPairBlock) * kDecoded));
+  for (int64_t start = 0; start < k; start += kPairBlock, to += kDecoded) {
+    for (int64_t r = 0; r < rows; ++r) {
+      alignas(32) uint8_t units[kPairBlock];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(units),
+                         OrderedBytes(b.codes + r * b.code_bytes + start, CountFrom(k, start), 128));
+      for (int64_t i = 0; i < kBlockUnits; ++i) std::memcpy(to + 128 * i + 4 * r, units + 4 * i, 4);
+    }
+  }
+}
+
+template <typename Number>
+void PackRecords(const BRows& b, int64_t rows, const RowShape& row, uint8_t* to) {
+  if constexpr (Number::kBits == 8) {
+    PackBytes(b, rows, row.k, to);
+  } else if constexpr (Number::kBits == 4) {
+    Layout::Pack(b, rows, row, to);
+  } else {
+    PackNarrow<Number>(b, rows, row.k, to);
+  }
+}
 
 // The sums of units of a packed panel: products with ones. The codes that fill the last block are not units.
 template <typename Number>
@@ -119,16 +216,20 @@ void AddUp(int64_t k, const uint8_t* packed, PanelHeader* header) {
 
 template <typename Number>
 void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
-  Layout::Pack(b, rows, row, packed + kPanelHeader);
+  PackRecords<Number>(b, rows, row, packed + kPanelHeader);
   auto* header = reinterpret_cast<PanelHeader*>(packed);
   *header = {};
-  header->plain = row.k <= kMaxSize ? 1 : 0;
+  header->plain = row.k <= kMaxSize<Number> ? 1 : 0;
   if (row.k == 0) return;
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* scales = b.scales + r * b.scale_bytes;
     const int z = Number::Load(scales).z;
-    if (z > kMaxZero) header->plain = 0;
-    header->zeros[r] = 0x01010101u * static_cast<uint8_t>(-Number::Units(0, z));
+    if constexpr (Number::kBits == 8) {
+      header->offsets[r] = 128 - z;
+    } else {
+      if (z > kMaxZero) header->plain = 0;
+      header->zeros[r] = 0x01010101u * static_cast<uint8_t>(-Number::Units(0, z));
+    }
     header->unit_scales[r] = UnitScale<Number>(scales);
   }
   AddUp<Number>(row.k, packed, header);
@@ -142,20 +243,26 @@ int64_t RowBytes(int64_t k) {
 int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
 
 void Prepare(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
-  const __m256i order =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 5, 0, 4, 3, 7, 2, 6, 9, 13, 8, 12, 11, 15, 10, 14));
+  __m256i sums = _mm256_setzero_si256();
   for (int64_t start = 0; start < k; start += kPairBlock) {
-    const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
-    const auto present = static_cast<__mmask32>((uint64_t{1} << count) - 1);
+    const __m256i bytes = OrderedBytes(codes + start, CountFrom(k, start), 0);
+    sums = _mm256_dpbusd_epi32(sums, bytes, _mm256_set1_epi8(1));
     alignas(32) uint8_t block[kPairBlock];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(block),
-                       _mm256_shuffle_epi8(_mm256_maskz_loadu_epi8(present, codes + start), order));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(block), bytes);
     for (int64_t i = 0; i < kBlockUnits; ++i, prepared += step) std::memcpy(prepared, block + 4 * i, 4);
   }
   RowEnd end{};
-  if (k > 0) end = {Int8::Load(scales).z, Int8::Load(scales).s};
+  if (k > 0) {
+    alignas(32) uint32_t parts[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(parts), sums);
+    uint32_t sum = 0;
+    for (uint32_t part : parts) sum += part;
+    end = {Int8::Load(scales).z, Int8::Load(scales).s, 0};
+    end.sum = static_cast<int32_t>(sum - static_cast<uint32_t>(k) * static_cast<uint32_t>(end.z));
+  }
   std::memcpy(prepared, &end.z, 4);
   std::memcpy(prepared + step, &end.scale, 4);
+  std::memcpy(prepared + 2 * step, &end.sum, 4);
 }
 
 constexpr RowForm kForm = {RowBytes, TileRows, Prepare};
@@ -169,39 +276,47 @@ inline __m512i Unit(const uint8_t* a, int64_t unit) {
 // sums[kRows, 32] += a[kRows, blocks] * b[blocks, 32], rows of A in a tile of `tile`.
 template <int kRows, typename Source>
 [[gnu::flatten]] void MultiplyTile(const uint8_t* a, int64_t tile, Source b, int64_t blocks, float* c) {
-  __m512i sums[kRows][2];
+  constexpr int kParts = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  __m512i sums[kRows][2][kParts];
   Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { sums[r][g] = LoadLine(c + r * kTilePanel + g * kTileGroup); });
+    Unroll<2>([&](auto g) {
+      sums[r][g][0] = LoadLine(c + r * kTilePanel + g * kTileGroup);
+      Unroll<kParts - 1>([&](auto part) { sums[r][g][part + 1] = _mm512_setzero_si512(); });
+    });
   });
   for (int64_t i = 0; i < blocks; ++i, b.Next()) {
-    b.Prefetch();
     Unroll<8>([&](auto step) {
+      b.Prefetch(step);
       const __m512i first = b.Words(step, 0), second = b.Words(step, 1);
+      constexpr int kPart = step % kParts;
       Unroll<kRows>([&](auto r) {
         const __m512i x = Unit(a, r);
-        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], x, first);
-        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], x, second);
+        sums[r][0][kPart] = _mm512_dpbusd_epi32(sums[r][0][kPart], x, first);
+        sums[r][1][kPart] = _mm512_dpbusd_epi32(sums[r][1][kPart], x, second);
       });
       a += 4 * tile;
     });
   }
   Unroll<kRows>([&](auto r) {
-    Unroll<2>([&](auto g) { _mm512_storeu_si512(c + r * kTilePanel + g * kTileGroup, sums[r][g]); });
+    Unroll<2>([&](auto g) {
+      Unroll<kParts - 1>(
+          [&](auto part) { sums[r][g][0] = _mm512_add_epi32(sums[r][g][0], sums[r][g][part + 1]); });
+      _mm512_storeu_si512(c + r * kTilePanel + g * kTileGroup, sums[r][g][0]);
+    });
   });
 }
 
 template <typename Source>
 using Multiply = void (*)(const uint8_t*, int64_t, Source, int64_t, float*);
 
-template <typename Number>
-constexpr Multiply<Records<Number>> kDirect[kMaxDirect] = {
-    MultiplyTile<1, Records<Number>>, MultiplyTile<2, Records<Number>>, MultiplyTile<3, Records<Number>>,
-    MultiplyTile<4, Records<Number>>, MultiplyTile<5, Records<Number>>, MultiplyTile<6, Records<Number>>};
-constexpr Multiply<Decoded> kFromScratch[kMaxTile] = {
-    MultiplyTile<1, Decoded>,  MultiplyTile<2, Decoded>,  MultiplyTile<3, Decoded>,
-    MultiplyTile<4, Decoded>,  MultiplyTile<5, Decoded>,  MultiplyTile<6, Decoded>,
-    MultiplyTile<7, Decoded>,  MultiplyTile<8, Decoded>,  MultiplyTile<9, Decoded>,
-    MultiplyTile<10, Decoded>, MultiplyTile<11, Decoded>, MultiplyTile<12, Decoded>};
+// By the number of rows, from one on.
+template <typename Source, int... kRows>
+constexpr std::array<Multiply<Source>, sizeof...(kRows)> TilesOf(std::integer_sequence<int, kRows...>) {
+  return {MultiplyTile<kRows + 1, Source>...};
+}
+
+template <typename Source, int kCount>
+constexpr auto kTiles = TilesOf<Source>(std::make_integer_sequence<int, kCount>());
 
 template <typename Number>
 void AddPieces(const GemmArgs& args, int64_t all) {
@@ -211,8 +326,8 @@ void AddPieces(const GemmArgs& args, int64_t all) {
   for (int64_t first = 0; first < all; first += kPiece / kPairBlock) {
     const int64_t blocks = all - first < kPiece / kPairBlock ? all - first : kPiece / kPairBlock;
     for (int64_t b = 0; b < blocks; ++b, records.Next()) {
-      records.Prefetch();
       Unroll<8>([&](auto step) {
+        records.Prefetch(step);
         Unroll<2>([&](auto g) {
           _mm512_storeu_si512(words + b * kDecoded + step * 128 + g * 64, records.Words(step, g));
         });
@@ -221,7 +336,8 @@ void AddPieces(const GemmArgs& args, int64_t all) {
     for (int64_t row = 0; row < args.m; row += tile) {
       const int64_t rows = args.m - row < tile ? args.m - row : tile;
       const uint8_t* a = args.a + row * args.a_stride + 4 * first * kBlockUnits * tile;
-      kFromScratch[rows - 1](a, tile, Decoded(words), blocks, args.c + row * kTilePanel);
+      kTiles<Decoded, kMaxTile>[static_cast<size_t>(rows - 1)](a, tile, Decoded(words), blocks,
+                                                               args.c + row * kTilePanel);
     }
   }
 }
@@ -232,6 +348,7 @@ RowEnd EndOf(const GemmArgs& args, int64_t row) {
   RowEnd end;
   std::memcpy(&end.z, at, 4);
   std::memcpy(&end.scale, at + 4 * args.a_tile, 4);
+  std::memcpy(&end.sum, at + 8 * args.a_tile, 4);
   return end;
 }
 
@@ -241,7 +358,9 @@ void FinishRows(const GemmArgs& args, const PanelHeader& header) {
     const RowEnd end = EndOf(args, row);
     for (int64_t g = 0; g < kTilePanel; g += kTileGroup) {
       float* c = args.c + row * kTilePanel + g;
-      const __m512i offset = _mm512_mullo_epi32(_mm512_set1_epi32(end.z), LoadLine(header.unit_sums + g));
+      const __m512i offset =
+          _mm512_sub_epi32(_mm512_mullo_epi32(_mm512_set1_epi32(end.z), LoadLine(header.unit_sums + g)),
+                           _mm512_mullo_epi32(_mm512_set1_epi32(end.sum), LoadLine(header.offsets + g)));
       const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(end.scale), _mm512_loadu_ps(header.unit_scales + g));
       _mm512_storeu_ps(c, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_sub_epi32(LoadLine(c), offset))));
     }
@@ -276,8 +395,15 @@ void Gemm(const GemmArgs& args) {
   if (header.plain == 0) return GemmSlowly<Number>(args, header);
   std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
   const int64_t blocks = CeilDiv(args.row.k, kPairBlock);
-  if (args.m <= kMaxDirect && args.a_tile >= args.m) {
-    kDirect<Number>[args.m - 1](args.a, args.a_tile, Records<Number>(args.packed), blocks, args.c);
+  // What has to be decoded is decoded once for many rows.
+  constexpr int kDirect = Number::kBits == 8 ? kMaxTile : kMaxDirect;
+  if (Number::kBits == 8 || (args.m <= kMaxDirect && args.a_tile >= args.m)) {
+    for (int64_t row = 0; row < args.m; row += args.a_tile) {
+      const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
+      kTiles<Records<Number>, kDirect>[static_cast<size_t>(rows - 1)](
+          args.a + row * args.a_stride, args.a_tile, Records<Number>(args.packed), blocks,
+          args.c + row * kTilePanel);
+    }
   } else {
     AddPieces<Number>(args, blocks);
   }
@@ -290,12 +416,14 @@ constexpr int64_t kMaxRows = 504;
 
 template <typename Number>
 constexpr MatMulKernels Set() {
-  return {kTilePanel, PackedBytes, Pack<Number>, ScratchFloats, Gemm<Number>, &kForm, kMaxRows, 4};
+  return {kTilePanel, PackedBytes<Number>, Pack<Number>, ScratchFloats, Gemm<Number>, &kForm, kMaxRows, 4};
 }
 
 }  // namespace
 
 const MatMulKernels int8_dint4_matmul__avx512vnni = Set<DInt4>();
+const MatMulKernels int8_dint3_matmul__avx512vnni = Set<DInt3>();
+const MatMulKernels int8_int8_matmul__avx512vnni = Set<Int8>();
 const MatMulKernels int8_int4_matmul__avx512vnni = Set<Int4>();
 
 }  // namespace mxcompile

@@ -2,10 +2,15 @@
 
 #include "kernels/half_convert.h"
 
+#ifdef MXC_NEON
+#include <sys/auxv.h>
+#endif
+
 namespace mxcompile {
 namespace {
 
-constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16"};
+constexpr const char* kNames[kIsaCount] = {"scalar",     "avx2", "avx512", "avx512vnni",
+                                           "avx512bf16", "neon", "neondot"};
 
 #ifdef MXC_X86
 bool CpuHas(Isa isa) {
@@ -23,8 +28,16 @@ bool CpuHas(Isa isa) {
              __builtin_cpu_supports("avx512vbmi");
     case Isa::kAvx512Bf16:
       return CpuHas(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
+    default:
+      return false;
   }
-  return false;
+}
+#elif defined(MXC_NEON)
+constexpr unsigned long kHasDotProducts = 1ul << 20;  // ASIMDDP of AT_HWCAP, part of Linux's interface
+
+bool CpuHas(Isa isa) {
+  if (isa == Isa::kNeonDot) return (getauxval(AT_HWCAP) & kHasDotProducts) != 0;
+  return isa == Isa::kScalar || isa == Isa::kNeon;  // aarch64 has NEON
 }
 #else
 bool CpuHas(Isa isa) { return isa == Isa::kScalar; }
@@ -55,6 +68,8 @@ IsaChoice ChooseIsa(const char* requested) {
 const ConvertKernels& HalfConvert(Isa isa) {
 #ifdef MXC_X86
   if (isa >= Isa::kAvx2) return half_convert__avx2;
+#elif defined(MXC_NEON)
+  if (isa >= Isa::kNeon) return half_convert__neon;
 #endif
   (void)isa;
   return half_convert__scalar;

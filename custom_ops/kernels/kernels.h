@@ -15,8 +15,9 @@ namespace mxcompile {
 
 // From the plainest to the best; each level includes those before it. A level without a kernel of its own
 // uses that of the next lower one which has it.
-enum class Isa : int { kScalar = 0, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
-constexpr int kIsaCount = 5;
+// (Those of another architecture are not there.)
+enum class Isa : int { kScalar = 0, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kNeon, kNeonDot };
+constexpr int kIsaCount = 7;
 
 // The entry of a table by level that serves `isa`; null if there is none.
 template <typename Kernels>

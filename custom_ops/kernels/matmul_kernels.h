@@ -20,13 +20,29 @@ extern const MatMulKernels f32_mxfp6_e2m3_matmul__avx2;
 extern const MatMulKernels f32_mxfp8_e4m3_matmul__avx2;
 extern const MatMulKernels f32_mxfp8_e5m2_matmul__avx2;
 extern const MatMulKernels f32_mxint8_matmul__avx2;
+extern const MatMulKernels f32_amxfp4_matmul__avx512;
+extern const MatMulKernels f32_amxfp4_pot_matmul__avx512;
+extern const MatMulKernels f32_amxfp4_e4m3_matmul__avx512;
+extern const MatMulKernels f32_mxfp4_matmul__avx512;
+extern const MatMulKernels f32_nvfp4_matmul__avx512;
+extern const MatMulKernels f32_mxfp6_e3m2_matmul__avx512;
+extern const MatMulKernels f32_mxfp6_e2m3_matmul__avx512;
+extern const MatMulKernels f32_mxfp8_e4m3_matmul__avx512;
+extern const MatMulKernels f32_mxfp8_e5m2_matmul__avx512;
+extern const MatMulKernels f32_mxint8_matmul__avx512;
 MXC_DECLARE_MATMUL(f32_rows_matmul)
 MXC_DECLARE_MATMUL(int8_dint4_matmul)
 MXC_DECLARE_MATMUL(int8_dint3_matmul)
 MXC_DECLARE_MATMUL(int8_int4_matmul)
 MXC_DECLARE_MATMUL(int8_int8_matmul)
 extern const MatMulKernels int8_dint4_matmul__avx512vnni;
+extern const MatMulKernels int8_dint3_matmul__avx512vnni;
 extern const MatMulKernels int8_int4_matmul__avx512vnni;
+extern const MatMulKernels int8_int8_matmul__avx512vnni;
+extern const MatMulKernels int8_dint4_matmul__neon;
+extern const MatMulKernels int8_dint4_matmul__neondot;
+extern const MatMulKernels int8_int4_matmul__neon;
+extern const MatMulKernels int8_int4_matmul__neondot;
 
 // The layouts of f32_amxfp4_matmul__avx2 and f32_mxfp4_matmul__avx2.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);
@@ -45,6 +61,11 @@ extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 extern const MatMulKernels bf16_amxfp4_e4m3_matmul__avx512bf16;
+extern const PairKernels amxfp4_amxfp4_matmul__neon;
+extern const PairKernels amxfp4_amxfp4_matmul__neondot;
+extern const PairKernels mxfp4_mxfp4_matmul__neon;
+extern const PairKernels mxfp4_mxfp4_matmul__neondot;
+extern const MatMulKernels f32_amxfp4_matmul__neon;  // blocks of 32 alone
 
 #undef MXC_DECLARE_MATMUL
 

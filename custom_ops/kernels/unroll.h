@@ -20,5 +20,15 @@ inline void Unroll(const Body& body) {
   UnrollOver(body, std::make_integer_sequence<int, kCount>());
 }
 
+// Computes x here. GCC likes to move the additions of a long sum to its end, and to spill what they add.
+template <typename Vector>
+inline void KeepInOrder(Vector& x) {
+#ifdef __x86_64__
+  asm("" : "+x"(x));
+#else
+  asm("" : "+w"(x));
+#endif
+}
+
 }  // namespace
 }  // namespace mxcompile
