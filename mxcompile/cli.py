@@ -6,10 +6,13 @@ import click
 
 from mxcompile.commands.compile import compile_command
 from mxcompile.commands.conformance import conformance_command
+from mxcompile.commands.cost import cost_command
 from mxcompile.commands.evaluate import eval_command
 from mxcompile.commands.formats import formats_command
 from mxcompile.commands.run import run_command
+from mxcompile.commands.search import search_command
 from mxcompile.commands.selftest import selftest_command
+from mxcompile.commands.sensitivity import sensitivity_command
 from mxcompile.errors import MxCompileError
 
 _EPILOG = """\b
@@ -56,6 +59,9 @@ for _command in (
     compile_command,
     run_command,
     eval_command,
+    cost_command,
+    sensitivity_command,
+    search_command,
     formats_command,
     conformance_command,
     selftest_command,

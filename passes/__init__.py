@@ -1,4 +1,4 @@
-"""The compiler's passes, one a file; `mxcompile.compiler.build_pipeline` puts them in order.
+"""The compiler's passes, one a file; `mxcompile.compiler.build_pipeline` puts those of a compilation in order.
 
 A pass is a frozen dataclass whose fields are its options. It changes the model in place, says whether it did, does
 nothing a second time, and leaves its name on every node that it makes or changes.
@@ -8,6 +8,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from mxcompile.passes.annotate_cost import AnnotateCost
 from mxcompile.passes.attach_functions import AttachFunctions
 from mxcompile.passes.fuse_matmul_block import FuseMatMulBlock
 from mxcompile.passes.insert_attention import InsertAttention
@@ -20,6 +21,7 @@ from mxcompile.passes.select_formats import SelectFormats
 
 __all__ = [
     "PASSES",
+    "AnnotateCost",
     "AttachFunctions",
     "FuseMatMulBlock",
     "InsertAttention",
@@ -41,5 +43,6 @@ PASSES: Final[dict[str, type[ir.passes.InPlacePass]]] = {
     "fuse-matmul-block": FuseMatMulBlock,
     "attach-functions": AttachFunctions,
     "record-provenance": RecordProvenance,
+    "annotate-cost": AnnotateCost,
 }
 """Every pass by its name, in the order of the pipeline."""
