@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mxcompile.commands.options import json_option, print_json
+from mxcompile.commands.options import json_option, number, print_json
 from mxcompile.errors import MxCompileError
 
 _EPILOG = """\b
@@ -33,21 +33,10 @@ _THRESHOLDS = {
 }
 
 
-def _number(_ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """A number; a share may also be a percentage: 0.02 of ``2%``."""
-    if text is None:
-        return None
-    share = isinstance(parameter, click.Option) and parameter.metavar == "SHARE"
-    try:
-        return float(text.removesuffix("%")) / 100 if share and text.endswith("%") else float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no number{', such as 0.02 or 2%' if share else ''}") from None
-
-
 def _thresholds(command: Callable[..., None]) -> Callable[..., None]:
     """Adds an option for each threshold."""
     for name, (metavar, text) in reversed(_THRESHOLDS.items()):
-        option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, callback=_number, help=text)
+        option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, callback=number, help=text)
         command = option(command)
     return command
 

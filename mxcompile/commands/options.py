@@ -82,3 +82,14 @@ def override(text: str, sized: Callable[[str], str]) -> tuple[str, str, str]:
         raise ConfigError(f"--set {text!r}: PATTERN=FORMAT or PATTERN=WEIGHTS/ACTIVATIONS is expected")
     weights = sized(weights)
     return pattern, weights, sized(activations) if slash else paired_activations(weights)
+
+
+def number(_ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """A number; a share may also be a percentage: 0.02 of ``2%``."""
+    if text is None:
+        return None
+    share = isinstance(parameter, click.Option) and parameter.metavar == "SHARE"
+    try:
+        return float(text.removesuffix("%")) / 100 if share and text.endswith("%") else float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no number{', such as 0.02 or 2%' if share else ''}") from None

@@ -114,7 +114,7 @@ def evaluate(
     with _opened(model, reference, options, tell) as (quantized, original):
         flips = quantized.kind == "decoder" and quantized.has_cache and original.has_cache and options.prompts > 0
         check_thresholds(options.thresholds, quantized, flips=flips)
-        samples = _samples(quantized, original, reference, options) if options.measures else None
+        samples = read_samples(quantized, original, reference, options) if options.measures else None
         figures, flipped = None, None
         if samples is not None:
             settings = _settings(model, reference, samples, options) if options.resume else {}
@@ -151,7 +151,7 @@ def _opened(model: str, reference: str, options: EvalOptions, tell: Tell) -> Ite
         yield quantized, original
 
 
-def _samples(quantized: EvalModel, original: EvalModel, reference: str, options: EvalOptions) -> Samples:
+def read_samples(quantized: EvalModel, original: EvalModel, reference: str, options: EvalOptions) -> Samples:
     """The data, which both models take."""
     files, missing = [Path(file).expanduser() for file in options.data], list[str]()
     arrays = [file for file in files if file.suffix == ".npz"]
@@ -217,7 +217,7 @@ def _window(quantized: EvalModel, original: EvalModel, sample: dict[str, Array])
         )
     targets = None
     if quantized.kind == "decoder":
-        rows, targets = _predictions(sample)
+        rows, targets = predictions(sample)
         outputs = [output[rows] for output in outputs]
     elif quantized.kind == "token classifier" and MASK in sample:
         outputs = [output[sample[MASK][0].astype(bool)] for output in outputs]
@@ -226,7 +226,7 @@ def _window(quantized: EvalModel, original: EvalModel, sample: dict[str, Array])
     return metrics.compare(*outputs, targets=targets, logits=quantized.kind != "encoder")
 
 
-def _predictions(sample: dict[str, Array]) -> tuple[Any, npt.NDArray[np.int64]]:
+def predictions(sample: dict[str, Array]) -> tuple[Any, npt.NDArray[np.int64]]:
     """The positions that predict a token, and these tokens: all but the last position, and no padding."""
     ids = sample[IDS][0].astype(np.int64)
     if MASK not in sample or sample[MASK].all():

@@ -150,7 +150,7 @@ def open_compiled(path: str, *, threads: int | None = None, library: bool = True
     if "mxcompile.tokenizer" in metadata or beside.is_file():
         tokenizer = generation.read_tokenizer(file, metadata.get("mxcompile.tokenizer"), None)
     settings = generation.read_settings(metadata.get("mxcompile.generation", "{}"), file)
-    return _describe(str(file), session, metadata.get("mxcompile.task"), tokenizer, settings)
+    return describe(str(file), session, metadata.get("mxcompile.task"), tokenizer, settings)
 
 
 @contextlib.contextmanager
@@ -191,10 +191,10 @@ def open_reference(
             onnx_file.write_model(exported.models[file.name], file)
         tokenizer = generation.read_tokenizer(Path(source), exported.tokenizer, None) if exported.tokenizer else None
         session = runtime.create_session(file, threads=threads, library=library)
-        yield _describe(source, session, exported.task, tokenizer, exported.generation)
+        yield describe(source, session, exported.task, tokenizer, exported.generation)
 
 
-def _describe(
+def describe(
     name: str, session: "InferenceSession", task: str | None, tokenizer: Tokenizer | None, settings: dict[str, Any]
 ) -> EvalModel:
     """Finds out what the model is.

@@ -68,15 +68,15 @@ class EvalReport:
         figures = content.pop("figures") or dict.fromkeys(names)
         figures["perplexity_increase"] = self.figures and self.figures.perplexity_increase
         gates = [gate.to_dict() for gate in self.gates]
-        result = _finite({**content, **figures, "gates": gates})
+        result = finite({**content, **figures, "gates": gates})
         assert isinstance(result, dict)
         return result
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with None in place of infinities, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

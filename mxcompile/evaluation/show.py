@@ -16,7 +16,7 @@ def show_evaluation(report: EvalReport) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     console.print(f"{report.model} ({report.kind}) against {report.reference}", soft_wrap=True)
     if report.data is not None:
-        console.print(_data(report.data), soft_wrap=True)
+        console.print(data_line(report.data), soft_wrap=True)
     console.print()
     if report.figures is not None:
         console.print(_figures(report.figures, report.flips))
@@ -26,7 +26,7 @@ def show_evaluation(report: EvalReport) -> None:
         console.print(_gate(gate), style="green" if gate.passed else "red", soft_wrap=True)
 
 
-def _data(data: DataReport) -> str:
+def data_line(data: DataReport) -> str:
     """What was measured on, in a line."""
     what = f"{data.windows} samples" if data.seq_len is None else f"{data.windows} windows of {data.seq_len} tokens"
     files = data.files[0] if len(data.files) == 1 else f"{len(data.files)} files"
