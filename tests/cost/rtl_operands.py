@@ -1,4 +1,4 @@
-"""Operands for units with 4-bit floating-point codes: random, extreme, and with long sums."""
+"""Operands for units with block scales; for 4-bit floating-point codes random, extreme, and with long sums."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class Operands:
     b_scale: npt.NDArray[np.uint8]
     clear: npt.NDArray[np.bool_]
 
-    def ports(self) -> dict[str, tuple[int, Sequence[int]]]:
-        """The inputs of `rtl_simulation.simulate`."""
+    def ports(self, bits: int = 4) -> dict[str, tuple[int, Sequence[int]]]:
+        """The inputs of `rtl_simulation.simulate`, for codes of so many bits."""
         size = 8 * self.a_scale.shape[1]
         return {
             "clear": (1, self.clear.astype(int).tolist()),
-            "a": (128, pack_lanes(self.a, 4)),
-            "b": (128, pack_lanes(self.b, 4)),
+            "a": (32 * bits, pack_lanes(self.a, bits)),
+            "b": (32 * bits, pack_lanes(self.b, bits)),
             "a_scale": (size, pack_lanes(self.a_scale, 8)),
             "b_scale": (size, pack_lanes(self.b_scale, 8)),
         }
