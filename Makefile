@@ -40,7 +40,7 @@ $(BIN)/python: | prerequisites
 
 # A change of the C++ sources or of the dependencies installs again; one of Python code needs no installation.
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) | prerequisites $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,search,docs,test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export,report,search,docs,test,dev]'
 	@touch $@
 
 $(BIN)/cmake: $(INSTALLED)
@@ -79,7 +79,7 @@ characterize: $(INSTALLED) $(FREEPDK45) ## area, delay and energy of the MAC uni
 .PHONY: test
 test: $(INSTALLED) build/kernels/kernels_test ## all tests: Python, and the C++ kernels
 	build/kernels/kernels_test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff and clang-format

@@ -1,10 +1,11 @@
 """What more than one test file needs: tiny models, exported at most once a test run."""
 
-import functools
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import hypothesis
 import models
 import pytest
@@ -21,29 +22,50 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+Shared = Callable[[str, Callable[[Path], object]], Path]
+"""Gives a folder by its name; who asks for it first fills it by the given function. Not to be changed afterwards."""
+
+
 @pytest.fixture(scope="session")
-def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are filled once a run, also where several processes (pytest -n) share the tests."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path = root / "shared" / name
+        path.parent.mkdir(exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                unfinished = path.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                fill(unfinished)
+                unfinished.rename(path)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(shared_folder: Shared) -> Callable[[str], Path]:
     """Gives the Hugging Face folder of a tiny model by its name in tiny_models.NAMES. Not to be changed."""
-    return functools.cache(lambda name: tiny_models.save_tiny_model(name, tmp_path_factory.mktemp(name)))
+    return lambda name: shared_folder(name, lambda folder: tiny_models.save_tiny_model(name, folder))
 
 
 @pytest.fixture(scope="session")
-def exported_model_folder(
-    tiny_model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def exported_model_folder(tiny_model_folder: Callable[[str], Path], shared_folder: Shared) -> Callable[[str], Path]:
     """Gives a folder with the .onnx files of a tiny model and the files that belong to them. Not to be changed."""
 
-    @functools.cache
-    def export(name: str) -> Path:
-        folder = tmp_path_factory.mktemp(f"{name}-onnx")
+    def export(name: str, folder: Path) -> None:
         with exporter.open_model(str(tiny_model_folder(name))) as exported:
             for file_name, model in exported.models.items():
                 onnx_file.write_model(model, folder / file_name)
             for file in exported.files:
                 shutil.copy(file, folder)
-        return folder
 
-    return export
+    return lambda name: shared_folder(f"{name}-onnx", lambda folder: export(name, folder))
 
 
 @pytest.fixture

@@ -54,12 +54,6 @@ def run(model: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, 
     return dict(zip(names, model.run(names, wanted), strict=True))
 
 
-def reference(folder: Path) -> transformers.PreTrainedModel:
-    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
-    model_class = getattr(transformers, architecture)  # Only its eager attention caps scores where the model says so.
-    return model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
 def assert_close(actual: np.ndarray, expected: torch.Tensor, tolerance: float = TOLERANCE) -> None:
     expected = expected.numpy()
     assert actual.shape == expected.shape
@@ -80,7 +74,7 @@ def tensors(**arrays: np.ndarray) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", tiny_models.DECODERS)
 def test_a_decoder_computes_what_torch_computes(name, tiny_model_folder, exported_model_folder):
     """Prefill of a left-padded batch, then one step on the cache."""
-    model, onnx_model = reference(tiny_model_folder(name)), session(exported_model_folder(name) / "model.onnx")
+    model, onnx_model = tiny_models.load(tiny_model_folder(name)), session(exported_model_folder(name) / "model.onnx")
     names = {value.name for value in onnx_model.get_inputs()}
     ids = token_ids(BATCH, LENGTH + 1)
     mask = np.ones_like(ids)
@@ -111,7 +105,7 @@ def test_an_encoder_computes_what_torch_computes(name, tiny_model_folder, export
     feeds = {"pixel_values": pixels} if name in tiny_models.IMAGES_ONLY else {"input_ids": ids, "attention_mask": mask}
     onnx_feeds = feeds | {"token_type_ids": np.zeros_like(ids)}
     with torch.no_grad():
-        expected = reference(tiny_model_folder(name))(**tensors(**feeds)).logits
+        expected = tiny_models.load(tiny_model_folder(name))(**tensors(**feeds)).logits
     actual = run(session(exported_model_folder(name) / "model.onnx"), onnx_feeds)
     assert_close(actual["logits"], expected)
 
@@ -123,7 +117,7 @@ def test_two_towers_compute_what_torch_computes(name, tiny_model_folder, exporte
     pixels = np.random.default_rng(0).standard_normal((BATCH + 1, 3, 32, 32), np.float32)
     feeds = {"input_ids": ids, "pixel_values": pixels}
     with torch.no_grad():
-        expected = reference(tiny_model_folder(name))(**tensors(**feeds))
+        expected = tiny_models.load(tiny_model_folder(name))(**tensors(**feeds))
     actual = run(session(exported_model_folder(name) / "model.onnx"), feeds)
     assert set(actual) == {"logits_per_image", "logits_per_text", "text_embeds", "image_embeds"}
     for output, values in actual.items():
@@ -133,7 +127,7 @@ def test_two_towers_compute_what_torch_computes(name, tiny_model_folder, exporte
 @pytest.mark.parametrize("name", tiny_models.ENCODER_DECODERS)
 def test_an_encoder_decoder_computes_what_torch_computes(name, tiny_model_folder, exported_model_folder):
     """The encoder; then the merged decoder's two branches: a prompt without a cache, one step with it."""
-    folder, model = exported_model_folder(name), reference(tiny_model_folder(name))
+    folder, model = exported_model_folder(name), tiny_models.load(tiny_model_folder(name))
     ids, decoder_ids = token_ids(BATCH, LENGTH), token_ids(BATCH, 4)
     mask = np.ones_like(ids)
     mask[0, -2:] = 0
@@ -222,7 +216,7 @@ def test_the_task_can_be_chosen(tiny_model_folder):
 def test_exporting_says_nothing(tiny_model_folder, tmp_path):
     """In a fresh process, where the libraries set up their loggers; tied weights and shards make them talk."""
     folder = tiny_model_folder("qwen2")
-    reference(folder).save_pretrained(tmp_path, max_shard_size="100KB")
+    tiny_models.load(folder).save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     code = "import sys; from mxcompile.exporter import open_model\nwith open_model(sys.argv[1]): pass"
     result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)

@@ -189,16 +189,33 @@ def save_tiny_model(name: str, folder: Path) -> Path:
     import transformers
 
     config_class, model_class, arguments = _MODELS[name]
-    with warnings.catch_warnings():  # ModernBERT's import alone makes torch warn, of itself.
-        warnings.simplefilter("ignore")
-        model = getattr(transformers, model_class)
     config = getattr(transformers, config_class)(**arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model(config).save_pretrained(folder)
+        class_of(model_class)(config).save_pretrained(folder)
     if name not in IMAGES_ONLY:
         _tokenizer().save_pretrained(folder)
     return folder
+
+
+def class_of(name: str) -> Any:
+    """A class of transformers by its name, such as an ``architectures`` entry of a configuration."""
+    import transformers
+
+    with warnings.catch_warnings():  # ModernBERT's import alone makes torch warn, of itself.
+        warnings.simplefilter("ignore")
+        return getattr(transformers, name)
+
+
+def load(folder: Path) -> Any:
+    """The model that `save_tiny_model` wrote, in eager mode, ready to infer."""
+    import torch
+    import transformers
+
+    (name,) = transformers.AutoConfig.from_pretrained(folder).architectures
+    model = class_of(name).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model.set_attn_implementation("eager")  # the models inside of it too: only eager attention caps scores, and counts
+    return model
 
 
 def _tokenizer() -> Any:

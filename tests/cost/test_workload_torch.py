@@ -27,23 +27,6 @@ def counted(workload: Workload, dims: Mapping[str, int]) -> int:
     return sum(node.macs for node in workload.at(dims).nodes)
 
 
-def load(folder: Path) -> Any:
-    auto = {
-        "text": transformers.AutoModelForCausalLM,
-        "bert": transformers.AutoModelForMaskedLM,
-        "modernbert": transformers.AutoModelForMaskedLM,
-        "roberta": transformers.AutoModelForSequenceClassification,
-        "vit": transformers.AutoModelForImageClassification,
-        "t5": transformers.AutoModelForSeq2SeqLM,
-        "bart": transformers.AutoModelForSeq2SeqLM,
-        "siglip": transformers.AutoModel,
-    }
-    kind = transformers.AutoConfig.from_pretrained(folder).model_type
-    model = auto.get(kind, auto["text"]).from_pretrained(folder, attn_implementation="eager").eval()
-    model.set_attn_implementation("eager")  # the models inside of it too: what sdpa calls is not in the counter
-    return model
-
-
 def measured(run: Callable[[], Any]) -> int:
     """The multiply-accumulates that torch counts in a run."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -68,7 +51,7 @@ def cache(model: Any, length: int) -> Any:
 def test_a_prefill_and_a_step_of_a_decoder_have_the_macs_that_torch_counts(
     name: str, tiny_model_folder: Folder, exported_model_folder: Folder
 ) -> None:
-    model = load(tiny_model_folder(name))
+    model = tiny_models.load(tiny_model_folder(name))
     workload = count(read_model(exported_model_folder(name) / "model.onnx"))
     for length, past in ((TOKENS, 0), (1, PAST)):
         kept = cache(model, past) if past else None
@@ -83,7 +66,7 @@ def test_a_prefill_and_a_step_of_a_decoder_have_the_macs_that_torch_counts(
 def test_a_text_encoder_has_the_macs_that_torch_counts(
     name: str, tiny_model_folder: Folder, exported_model_folder: Folder
 ) -> None:
-    model = load(tiny_model_folder(name))
+    model = tiny_models.load(tiny_model_folder(name))
     workload = count(read_model(exported_model_folder(name) / "model.onnx"))
     want = measured(
         lambda: model(input_ids=tokens(TOKENS), attention_mask=torch.ones(BATCH, TOKENS, dtype=torch.int64))
@@ -94,7 +77,7 @@ def test_a_text_encoder_has_the_macs_that_torch_counts(
 def test_a_vision_encoder_has_the_macs_that_torch_counts(
     tiny_model_folder: Folder, exported_model_folder: Folder
 ) -> None:
-    model = load(tiny_model_folder("vit"))
+    model = tiny_models.load(tiny_model_folder("vit"))
     workload = count(read_model(exported_model_folder("vit") / "model.onnx"))
     want = measured(lambda: model(pixel_values=torch.zeros(BATCH, 3, IMAGE, IMAGE)))
     assert counted(workload, {"batch_size": BATCH, "height": IMAGE, "width": IMAGE}) == want
@@ -105,7 +88,7 @@ def test_two_towers_have_the_macs_that_torch_counts(
 ) -> None:
     # The fused operator of torch.nn.MultiheadAttention is not in the counter.
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
-    model = load(tiny_model_folder("siglip"))
+    model = tiny_models.load(tiny_model_folder("siglip"))
     workload = count(read_model(exported_model_folder("siglip") / "model.onnx"))
     images = torch.zeros(BATCH, 3, IMAGE, IMAGE)
     want = measured(lambda: model(input_ids=tokens(TOKENS), pixel_values=images))
@@ -117,7 +100,7 @@ def test_two_towers_have_the_macs_that_torch_counts(
 def test_an_encoder_and_both_branches_of_its_merged_decoder_have_the_macs_that_torch_counts(
     name: str, tiny_model_folder: Folder, exported_model_folder: Folder
 ) -> None:
-    model = load(tiny_model_folder(name))
+    model = tiny_models.load(tiny_model_folder(name))
     encoder = model.get_encoder()
     source, mask = tokens(SOURCE), torch.ones(BATCH, SOURCE, dtype=torch.int64)
     with torch.no_grad():
