@@ -4,7 +4,6 @@ Needs matplotlib (``pip install '.[docs]'``). The units are those of the shipped
 model in amxfp4 (``make demo`` leaves it in demo-out/).
 """
 
-import io
 import itertools
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ matplotlib.use("Agg")  # before pyplot: no display is needed
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from PIL import Image
+from pictures import save_figure
 
 from mxcompile.cost import text
 from mxcompile.cost.estimate import ENERGIES
@@ -28,7 +27,6 @@ from mxcompile.onnx_file import read_model
 PAGE: Final = Path(__file__).parent / "cost-model.md"
 BLUE, ORANGE = "#0072B2", "#D55E00"
 WIDTH: Final = 9.0  # inches
-DPI: Final = 90
 TECHNOLOGIES: Final = ("freepdk45", "osu018")
 REFERENCE: Final = "int8_int8"
 FORMATS: Final = ("amxfp4", "mxfp4", "nvfp4", "dint4", "int8", "float16")
@@ -158,19 +156,12 @@ def write_tables(tables: dict[str, str]) -> None:
     PAGE.write_text(content, "utf-8")
 
 
-def save(picture: Figure, path: Path) -> None:
-    """Writes a picture in 32 colours, a third of the bytes: it is cloned with the repository."""
-    drawn = io.BytesIO()
-    picture.savefig(drawn, dpi=DPI, metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(32).save(path, optimize=True)
-
-
 def main() -> None:
     """Writes the pictures and the tables."""
     model = read_model(sys.argv[1], compiled=True)
     report = report_model(sys.argv[1], model, prefill=TOKENS, decode=TOKENS, formats=FORMATS)
     for name, picture in {"cost-units": units(), "cost-formats": formats(report)}.items():
-        save(picture, PAGE.parent / "images" / f"{name}.png")
+        save_figure(picture, PAGE.parent / "images" / f"{name}.png")
     write_tables(
         {
             "units": unit_table(),

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import save_figure
 
 from mxcompile.formats import FORMATS, Format
 from mxcompile.formats.block_scaled import BlockScaled
@@ -30,7 +31,6 @@ Floats = npt.NDArray[np.float32]
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
 BLACK, GREY, BLUE, ORANGE, GREEN, PURPLE = "#000000", "#777777", "#0072B2", "#D55E00", "#009E73", "#AA4499"
 WIDTH: Final = 9.0  # inches
-DPI: Final = 110
 
 # A block of activations with more weight and an outlier on the positive side.
 # fmt: off
@@ -298,7 +298,7 @@ def main() -> None:
     plt.rcParams.update({"font.size": 9, "axes.titlesize": 10, "figure.facecolor": "white"})
     for name, draw in PICTURES.items():
         drawn = draw()
-        drawn.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        save_figure(drawn, folder / f"{name}.png")
         plt.close(drawn)
 
 

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import save_figure
 
 Rows = list[dict[str, Any]]
 
@@ -101,7 +102,7 @@ def main() -> None:
     source = Path(sys.argv[1])
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).resolve().parent / "images"
     for name, fig in {"kernels-roofline": plot_roofline(source), "kernels-rows": plot_rows(source)}.items():
-        fig.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        save_figure(fig, folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pictures import save_figure
 
 from mxcompile.formats import get_format
 from mxcompile.kv_cache import HEAD_DIM, SEQUENCE, CacheFormat
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
 GREY, BLUE, ORANGE, GREEN, PURPLE = "#777777", "#0072B2", "#D55E00", "#009E73", "#AA4499"
-DPI: Final = 110
 
 LAYERS, HEADS, FEATURES = 32, 8, 128  # as Llama-3.1-8B
 CACHES: Final = {  # keys, values, colour, dashes
@@ -83,7 +83,7 @@ def main() -> None:
     """Writes the pictures."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "images")
     for name, draw in (("kv-cache-layout", layout), ("kv-cache-size", sizes)):
-        draw().savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        save_figure(draw(), folder / f"{name}.png")
 
 
 if __name__ == "__main__":

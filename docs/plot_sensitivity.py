@@ -4,11 +4,10 @@ FILE.json is what ``mxcompile sensitivity examples/demo-model --json`` prints. N
 '.[docs]'``).
 """
 
-import io
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import matplotlib
 
@@ -16,12 +15,10 @@ matplotlib.use("Agg")  # before pyplot: no display is needed
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from PIL import Image
+from pictures import save_figure
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
 GREY, BLUE, ORANGE = "#777777", "#0072B2", "#D55E00"
-DPI: Final = 110
-COLOURS: Final = 32
 
 
 def sensitivities(report: dict[str, Any]) -> Figure:
@@ -55,10 +52,7 @@ def main() -> None:
     """Draws it."""
     report = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent / "images"
-    drawn = io.BytesIO()
-    sensitivities(report).savefig(drawn, dpi=DPI)
-    # A few colours are enough, and make a file of a third of the size.
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(folder / "sensitivity.png", optimize=True)
+    save_figure(sensitivities(report), folder / "sensitivity.png")
 
 
 if __name__ == "__main__":
