@@ -107,19 +107,34 @@ def describe_layers(name: str, model: ir.Model) -> list[LayerReport]:
         name: File name of the model.
         model: The model after the passes.
     """
-    layers = []
-    for node in model.graph.all_nodes():
-        metadata = node.metadata_props
-        layer = metadata.get(LAYER) or node.name or node.outputs[0].name or ""
-        attention = metadata.get(ATTENTION)
-        formats = metadata.get(WEIGHTS), metadata.get(ACTIVATIONS)
-        if SKIPPED in metadata:
-            layers.append(LayerReport(name, layer, attention=attention, skipped=metadata[SKIPPED]))
-        elif attention is not None and node.op_type in ("MatMul", MATMUL):  # its quantizers say so too
-            layers.append(LayerReport(name, layer, *formats, attention))
-        elif (weight := _packed_weight(node)) is not None:
-            layers.append(LayerReport(name, layer, *formats, k=weight.k, n=weight.n))
-    return layers
+    found = (describe_product(name, node) for node in model.graph.all_nodes())
+    return [layer for layer in found if layer is not None]
+
+
+def describe_product(name: str, node: ir.Node) -> LayerReport | None:
+    """The matrix product that a node of a compiled model is; None if it is none.
+
+    Args:
+        name: File name of the model.
+        node: The node, after the passes.
+    """
+    metadata = node.metadata_props
+    layer = metadata.get(LAYER) or node.name or node.outputs[0].name or ""
+    attention = metadata.get(ATTENTION)
+    formats = metadata.get(WEIGHTS), metadata.get(ACTIVATIONS)
+    if SKIPPED in metadata:
+        return LayerReport(name, layer, attention=attention, skipped=metadata[SKIPPED])
+    if attention is not None and node.op_type in ("MatMul", MATMUL):  # its quantizers say so too
+        return LayerReport(name, layer, *formats, attention)
+    if (weight := _packed_weight(node)) is not None:
+        return LayerReport(name, layer, *formats, k=weight.k, n=weight.n)
+    return None
+
+
+def weight_bits(node: ir.Node) -> float | None:
+    """Stored bits of a weight of a quantized linear layer, scales included; None of any other node."""
+    weight = _packed_weight(node)
+    return None if weight is None else 8 * weight.nbytes / (weight.k * weight.n)
 
 
 def describe_cache(models: Iterable[ir.Model]) -> tuple[dict[str, Any] | None, dict[str, str]]:

@@ -3,9 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from mxcompile.errors import UnsupportedModelError
@@ -105,9 +106,7 @@ def quantize_rows(tensor: ir.TensorProtocol, fmt: Format, where: str) -> BlockTe
     rows = tensor.numpy()
     step = max(1, CHUNK_ELEMENTS // rows.shape[1])
     codes, scales = [], []
-    if fmt.per_tensor:
-        pieces = (rows[start : start + step] for start in range(0, len(rows), step))
-        fmt = fmt.for_tensor(max(float(np.abs(piece).max(initial=0)) for piece in pieces))
+    fmt = for_matrix(fmt, rows)
     for start in range(0, len(rows), step):
         chunk = np.ascontiguousarray(rows[start : start + step], dtype=np.float32)
         if not np.isfinite(chunk).all():
@@ -120,6 +119,15 @@ def quantize_rows(tensor: ir.TensorProtocol, fmt: Format, where: str) -> BlockTe
         codes.append(part.codes)
         scales.append(part.scales)
     return BlockTensor(np.concatenate(codes), np.concatenate(scales), size=rows.shape[1], axis=1)
+
+
+def for_matrix(fmt: Format, rows: npt.NDArray[Any]) -> Format:
+    """The format with the scale of a whole constant matrix ``[n, k]``, if it has one; CHUNK_ELEMENTS at a time."""
+    if not fmt.per_tensor:
+        return fmt
+    step = max(1, CHUNK_ELEMENTS // rows.shape[1])
+    pieces = (rows[start : start + step] for start in range(0, len(rows), step))
+    return fmt.for_tensor(max(float(np.abs(piece).max(initial=0)) for piece in pieces))
 
 
 def _base_name(weight: str, layer: str) -> str:

@@ -1,13 +1,11 @@
 """``mxcompile cost``: what a model costs on an engine, node by node and in total."""
 
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mxcompile.commands.options import json_option, print_json
+from mxcompile.commands.options import file_target, json_option, print_json, write_file
 from mxcompile.errors import ConfigError, ExportError
 
 _EPILOG = """\b
@@ -62,7 +60,7 @@ def cost_command(
     from mxcompile.output import Destination
 
     form = "json" if as_json else form
-    target = _target(output, force)
+    target = file_target(output, force)
     destination = Destination.of(annotate, force=force, source=file) if annotate is not None else None
     path = _model_file(file)
     model = read_model(path, compiled=True)
@@ -112,7 +110,7 @@ def _print(report: Any, form: str, target: Path | None, top: int) -> None:
     if target is None:
         click.echo(content, nl=False)
     else:
-        _write(target, content)
+        write_file(target, content)
 
 
 def _annotate(model: Any, report: Any, destination: Any) -> None:
@@ -145,30 +143,3 @@ def _dim(text: str) -> tuple[str, int]:
     if not (name and equals and number.isdecimal()):
         raise ConfigError(f"--dim {text!r}: NAME=NUMBER is expected, with a whole number from 0 up")
     return name.strip(), int(number)
-
-
-def _target(output: str | None, force: bool) -> Path | None:
-    """Where the report goes, checked before the work begins."""
-    if output is None:
-        return None
-    path = Path(output).expanduser()
-    if path.is_dir():
-        raise ExportError(f"{path}: is a directory; name a file")
-    if path.exists() and not force:
-        raise ExportError(f"{path}: exists already; add --force to replace it, or choose another output")
-    parent = path.absolute().parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ExportError(f"{path}: the folder {parent} cannot be written to; choose another output")
-    return path
-
-
-def _write(path: Path, content: str) -> None:
-    """Writes a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(content, "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ExportError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

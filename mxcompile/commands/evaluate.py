@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mxcompile.commands.options import json_option, number, print_json
+from mxcompile.commands.options import json_option, number, print_json, report_options
 from mxcompile.errors import MxCompileError
 
 _EPILOG = """\b
@@ -14,6 +14,7 @@ Examples:
   mxcompile eval out.onnx --reference MODEL --data test.txt --max-ppl-increase 5% --min-top1 90%
   mxcompile eval vit.onnx --reference vit-folder --data images.npz --min-top1 0.99
   mxcompile eval out.onnx --reference MODEL --tasks task.yaml --limit 100
+  mxcompile eval out.onnx --reference MODEL --data test.txt --report out.html
 
 \b
 Shares may be written 0.02 or 2%. KL divergence is in nats, SQNR in decibels.
@@ -58,8 +59,11 @@ def _thresholds(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--task", help="Export task of the reference; otherwise that of the model.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of onnxruntime; otherwise all cores.")
 @click.option("--no-library", is_flag=True, help="Run the ops' bodies in the stock onnxruntime (slow).")
+@report_options()
 @json_option
-def eval_command(file: str, reference: str, no_library: bool, as_json: bool, **given: Any) -> None:
+def eval_command(
+    file: str, reference: str, no_library: bool, page: str | None, force: bool, as_json: bool, **given: Any
+) -> None:
     """Compares FILE, a compiled model, with the original, on text or arrays.
 
     Without --data, the text is what the reference names in its heldout_files.json, as the demo model does. With
@@ -67,16 +71,27 @@ def eval_command(file: str, reference: str, no_library: bool, as_json: bool, **g
     """
     from mxcompile import display
     from mxcompile.evaluation import EvalOptions, Thresholds, evaluate
+    from mxcompile.evaluation.data import Samples
     from mxcompile.evaluation.show import show_evaluation
+    from mxcompile.page.write import check_page, write_page
 
     thresholds = Thresholds(**{name: given.pop(name) for name in _THRESHOLDS})
     options = EvalOptions(**given, thresholds=thresholds, library=not no_library)
+    if page is not None:
+        check_page(page, force=force)
+    kept: list[Samples] = []
     with display.progress() as tell:
-        report = evaluate(file, reference, options, progress=tell)
+        report = evaluate(file, reference, options, progress=tell, keep=kept.append)
     if as_json:
         print_json(report.to_dict())
     else:
         show_evaluation(report)
+    if page is not None:
+        from mxcompile.page.from_eval import describe_evaluation
+
+        with display.progress() as tell:
+            content = describe_evaluation(report, options, kept[0] if kept else None, progress=tell)
+        write_page(content, page, force=force)
     if report.failed:
         found = "; ".join(map(str, report.failed))
         raise MxCompileError(f"{file}: not near enough to {reference}: {found}")

@@ -1,6 +1,8 @@
-"""What several commands share, and what the options of ``compile`` mean: a TOML file, block sizes, single layers."""
+"""What several commands share: options, their values, files that are written; a TOML file for ``compile``."""
 
 import json
+import os
+import secrets
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,9 +10,26 @@ from typing import Any
 
 import click
 
-from mxcompile.errors import ConfigError
+from mxcompile.errors import ConfigError, ExportError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def report_options(force: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds ``--report`` to a command, and ``--force`` to one that has none.
+
+    Args:
+        force: Whether to add ``--force``.
+    """
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        if force:
+            command = click.option("--force", is_flag=True, help="Replace an existing report.")(command)
+        return click.option(
+            "--report", "page", metavar="FILE.html", help="Write figures, graph and values as one HTML file."
+        )(command)
+
+    return add
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -93,3 +112,35 @@ def number(_ctx: click.Context, parameter: click.Parameter, text: str | None) ->
         return float(text.removesuffix("%")) / 100 if share and text.endswith("%") else float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is no number{', such as 0.02 or 2%' if share else ''}") from None
+
+
+def names(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def file_target(output: str | None, force: bool) -> Path | None:
+    """Where a file goes, checked before the work begins; None where nobody asked for one."""
+    if output is None:
+        return None
+    path = Path(output).expanduser()
+    if path.is_dir():
+        raise ExportError(f"{path}: is a directory; name a file")
+    if path.exists() and not force:
+        raise ExportError(f"{path}: exists already; add --force to replace it, or choose another output")
+    parent = path.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ExportError(f"{path}: the folder {parent} cannot be written to; choose another output")
+    return path
+
+
+def write_file(path: Path, content: str) -> None:
+    """Writes a file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_text(content, "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mxcompile.commands.options import json_option, number, print_json
+from mxcompile.commands.options import json_option, names, number, print_json, report_options
 from mxcompile.commands.sensitivity import data_options
 
 _EPILOG = """\b
@@ -20,11 +20,6 @@ Exit codes: 0 done; 1 an error, in one line on stderr; 2 wrong usage.
 """
 
 
-def _names(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-    """Names between commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 @click.command("search", epilog=_EPILOG)
 @click.argument("model")
 @click.option("-o", "--output", required=True, help="out.onnx: one file; DIR/: a folder with tokenizer and configs.")
@@ -33,7 +28,7 @@ def _names(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple
     "--formats",
     default="mxfp4,amxfp4,mxfp6_e2m3,mxfp8_e4m3",
     show_default=True,
-    callback=_names,
+    callback=names,
     help="Candidates, between commas.",
 )
 @click.option(
@@ -51,6 +46,7 @@ def _names(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple
 @data_options
 @click.option("--plot", metavar="FILE", help="Draw the front: FILE.png, .svg or .pdf (needs matplotlib).")
 @click.option("--force", is_flag=True, help="Replace existing output.")
+@report_options(force=False)
 @json_option
 def search_command(
     model: str,
@@ -58,6 +54,7 @@ def search_command(
     max_ppl_increase: float,
     plot: str | None,
     force: bool,
+    page: str | None,
     no_library: bool,
     as_json: bool,
     **given: Any,
@@ -69,19 +66,30 @@ def search_command(
     """
     from mxcompile import display
     from mxcompile.evaluation import EvalOptions
+    from mxcompile.evaluation.data import Samples
     from mxcompile.evaluation.search import SearchOptions, search
     from mxcompile.evaluation.show_search import check_plot, plot_search, show_search
+    from mxcompile.page.write import check_page, write_page
 
-    names = ("formats", "objective", "engine", "technology", "include", "exclude", "attention")
-    wanted = SearchOptions(max_ppl_increase=max_ppl_increase, **{name: given.pop(name) for name in names})
+    asked = ("formats", "objective", "engine", "technology", "include", "exclude", "attention")
+    wanted = SearchOptions(max_ppl_increase=max_ppl_increase, **{name: given.pop(name) for name in asked})
     options = EvalOptions(**given, prompts=0, library=not no_library)
     if plot is not None:
         check_plot(plot)
+    if page is not None:
+        check_page(page, force=force)
+    kept: list[Samples] = []
     with display.progress() as tell:
-        report = search(model, wanted, output, options, force=force, progress=tell)
+        report = search(model, wanted, output, options, force=force, progress=tell, keep=kept.append)
     if plot is not None:
         plot_search(report, plot)
     if as_json:
         print_json(report.to_dict())
     else:
         show_search(report)
+    if page is not None:
+        from mxcompile.page.from_search import describe_search
+
+        with display.progress() as tell:
+            content = describe_search(report, wanted, options, kept[0], progress=tell)
+        write_page(content, page, force=force)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mxcompile.commands.options import json_option, number, override, print_json, sizer
+from mxcompile.commands.options import json_option, number, override, print_json, report_options, sizer
 from mxcompile.errors import MxCompileError
 
 _EPILOG = """\b
@@ -13,6 +13,7 @@ Examples:
   mxcompile sensitivity MODEL --format amxfp4 --data test.txt
   mxcompile sensitivity MODEL --max-ppl-increase 2%
   mxcompile sensitivity vit-folder --data images.npz --no-attention
+  mxcompile sensitivity MODEL --report ranking.html
 
 \b
 "alone" is the model with that product alone quantized, "others" the model with
@@ -70,6 +71,7 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     callback=number,
     help="Find what to leave in float for this growth of perplexity, such as 2%.",
 )
+@report_options()
 @json_option
 def sensitivity_command(
     model: str,
@@ -77,6 +79,8 @@ def sensitivity_command(
     block_size: int | None,
     no_library: bool,
     max_ppl_increase: float | None,
+    page: str | None,
+    force: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -88,8 +92,10 @@ def sensitivity_command(
     from mxcompile import display
     from mxcompile.config import CompileConfig
     from mxcompile.evaluation import EvalOptions, Thresholds
+    from mxcompile.evaluation.data import Samples
     from mxcompile.evaluation.sensitivity import sensitivity
     from mxcompile.evaluation.show_sensitivity import show_sensitivity
+    from mxcompile.page.write import check_page, write_page
 
     sized = sizer(block_size)
     settings: dict[str, Any] = {name: given.pop(name) for name in _SETTINGS}
@@ -98,12 +104,21 @@ def sensitivity_command(
     config = CompileConfig.of(**settings, kv_cache="float")
     target = Thresholds(max_ppl_increase=max_ppl_increase)
     options = EvalOptions(**given, thresholds=target, library=not no_library)
+    if page is not None:
+        check_page(page, force=force)
+    kept: list[Samples] = []
     with display.progress() as tell:
-        report = sensitivity(model, config, options, progress=tell)
+        report = sensitivity(model, config, options, progress=tell, keep=kept.append)
     if as_json:
         print_json(report.to_dict())
     else:
         show_sensitivity(report)
+    if page is not None:
+        from mxcompile.page.from_sensitivity import describe_sensitivity
+
+        with display.progress() as tell:
+            content = describe_sensitivity(report, config, options, kept[0], progress=tell)
+        write_page(content, page, force=force)
     if report.selection is not None and len(report.selection.excluded) == len(report.products):
         raise MxCompileError(
             f"{model}: no product can be quantized within --max-ppl-increase {max_ppl_increase:g}; allow more, or "

@@ -51,7 +51,12 @@ def to_html(report: CostReport) -> str:
         _origin(report),
     ]
     page = string.Template((DATA / "report.html").read_text("utf-8"))
-    return page.substitute(title=escape(f"Cost of {title}"), body="\n".join(body))
+    return page.substitute(title=escape(f"Cost of {title}"), style=style(), body="\n".join(body))
+
+
+def style() -> str:
+    """The style sheet of all pages that this project writes."""
+    return (DATA / "report.css").read_text("utf-8").rstrip("\n")
 
 
 def _phase(each: PhaseCost, index: int) -> str:

@@ -97,7 +97,12 @@ class EvalOptions:
 
 
 def evaluate(
-    model: str, reference: str, options: EvalOptions | None = None, *, progress: Tell | None = None
+    model: str,
+    reference: str,
+    options: EvalOptions | None = None,
+    *,
+    progress: Tell | None = None,
+    keep: Callable[[Samples], None] | None = None,
 ) -> EvalReport:
     """Compares a compiled model with its reference.
 
@@ -106,6 +111,7 @@ def evaluate(
         reference: The original: a hub id, a Hugging Face folder, or an .onnx file.
         options: What to measure.
         progress: Called with the phase and its steps.
+        keep: Called with the data that was read, before anything runs on it.
 
     Raises:
         MxCompileError: A model that cannot be opened or run, data that does not fit, or settings that cannot be.
@@ -117,6 +123,8 @@ def evaluate(
         samples = read_samples(quantized, original, reference, options) if options.measures else None
         figures, flipped = None, None
         if samples is not None:
+            if keep is not None:
+                keep(samples)
             settings = _settings(model, reference, samples, options) if options.resume else {}
             with open_state(options.resume, settings) as state:
                 figures = _windows(quantized, original, samples, state, tell)

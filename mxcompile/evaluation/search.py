@@ -11,31 +11,29 @@
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import glob
 import importlib.metadata
 import math
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from mxcompile import exporter, onnx_file
 from mxcompile.compiler import compile_model
 from mxcompile.config import CompileConfig
-from mxcompile.errors import ConfigError, MxCompileError, UnsupportedModelError
+from mxcompile.errors import ConfigError, MxCompileError
 from mxcompile.evaluation import fidelity
 from mxcompile.evaluation.assignment import Float64, assign, front, total
 from mxcompile.evaluation.data import Samples
 from mxcompile.evaluation.fidelity import EvalOptions, evaluate
 from mxcompile.evaluation.metrics import Figures
 from mxcompile.evaluation.models import IDS
+from mxcompile.evaluation.plain import open_plain
 from mxcompile.evaluation.report import DataReport
 from mxcompile.evaluation.search_costs import energies, weight_bits
 from mxcompile.evaluation.search_report import Assigned, FrontPoint, SearchReport
@@ -138,6 +136,7 @@ def search(
     *,
     force: bool = False,
     progress: Tell | None = None,
+    keep: Callable[[Samples], None] | None = None,
 ) -> SearchReport:
     """Finds the cheapest mixture of formats that keeps the bound, and compiles it.
 
@@ -148,6 +147,7 @@ def search(
         options: What to measure on, as of `sensitivity`.
         force: Whether existing output is replaced.
         progress: Called with the phase and its steps.
+        keep: Called with the data, once every product was measured on it.
 
     Raises:
         MxCompileError: A model that cannot be opened, compiled or run; no mixture keeps the bound.
@@ -155,8 +155,10 @@ def search(
     start, tell = time.perf_counter(), progress or (lambda phase, done, total: None)
     options = dataclasses.replace(options or EvalOptions(windows=DEFAULT_WINDOWS), prompts=0, resume=None)
     Destination.of(output, force=force, source=source)
-    with _plain(source, options, tell) as plain:
+    with open_plain(source, options.task, tell) as plain:
         candidates, samples = _measured(plain, source, wanted, options, tell)
+        if keep is not None:
+            keep(samples)
         data = DataReport(samples.files, samples.missing, samples.digest, len(samples), samples.seq_len)
         options = dataclasses.replace(options, data=samples.files)
         chosen, measured, evaluations = _verified(plain, candidates, wanted, options, tell)
@@ -181,24 +183,6 @@ def search(
         uniform=_uniform(candidates),
         seconds=time.perf_counter() - start,
     )
-
-
-@contextlib.contextmanager
-def _plain(source: str, options: EvalOptions, tell: Tell) -> Iterator[Path]:
-    """The model as a single .onnx file with its tokenizer beside it, exported once."""
-    with (
-        tempfile.TemporaryDirectory(prefix="mxcompile-") as folder,
-        exporter.open_model(source, task=options.task, progress=lambda phase: tell(phase, 0, 0)) as exported,
-    ):
-        if len(exported.models) > 1:
-            raise UnsupportedModelError(
-                f"{source}: is an encoder-decoder ({', '.join(exported.models)}), which has no perplexity here"
-            )
-        (model,) = exported.models.values()
-        onnx_file.write_model(model, Path(folder, "model.onnx"))
-        for file in exported.files:
-            shutil.copy(file, folder)
-        yield Path(folder, "model.onnx")
 
 
 def _measured(

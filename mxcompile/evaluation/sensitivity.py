@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -114,7 +114,12 @@ class SensitivityReport:
 
 
 def sensitivity(
-    source: str, config: CompileConfig, options: EvalOptions | None = None, *, progress: Tell | None = None
+    source: str,
+    config: CompileConfig,
+    options: EvalOptions | None = None,
+    *,
+    progress: Tell | None = None,
+    keep: Callable[[Samples], None] | None = None,
 ) -> SensitivityReport:
     """Measures what the quantization of every product does, alone and together with the others.
 
@@ -124,6 +129,7 @@ def sensitivity(
         options: What to measure on; prompts and tasks do not matter. Its threshold ``max_ppl_increase`` is the target
             of the selection. None takes `DEFAULT_WINDOWS` windows of the text that the source names.
         progress: Called with the phase and its steps.
+        keep: Called with the data that was read, before anything runs on it.
 
     Raises:
         MxCompileError: A model that cannot be opened or run, data that does not fit, or settings that cannot be.
@@ -134,6 +140,8 @@ def sensitivity(
     with open_switched(source, config, **session, progress=tell) as model:
         check_thresholds(options.thresholds, model, flips=False)
         samples = fidelity.read_samples(model, model, source, options)
+        if keep is not None:
+            keep(samples)
         everything, products = _products(model, samples, tell)
         target, selection = options.thresholds.max_ppl_increase, None
         if target is not None:
@@ -157,7 +165,7 @@ def _products(model: SwitchedModel, samples: Samples, tell: Tell) -> tuple[Chang
     single = np.eye(count, dtype=np.bool_)
     choices = [np.ones(count, np.bool_), *single, *~single]
     everything, *changes = measure(model, samples, choices, lambda done, of: tell("products", done, of))
-    noise = _product_noise(model, samples, tell)
+    noise = product_noise(model, samples, tell)
     products = [
         ProductSensitivity(**vars(switch), sqnr_db=sqnr, alone=alone, others=others)
         for switch, sqnr, alone, others in zip(model.switches, noise, changes[:count], changes[count:], strict=True)
@@ -165,7 +173,7 @@ def _products(model: SwitchedModel, samples: Samples, tell: Tell) -> tuple[Chang
     return everything, sorted(products, key=lambda product: -product.damage)
 
 
-def _product_noise(model: SwitchedModel, samples: Samples, tell: Tell) -> list[float]:
+def product_noise(model: SwitchedModel, samples: Samples, tell: Tell) -> list[float]:
     """The ratio of signal and noise of every product on its inputs in the float model, in decibels."""
     windows = []
     for index in range(len(samples)):

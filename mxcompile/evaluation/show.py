@@ -1,6 +1,7 @@
 """The table of an evaluation on the terminal."""
 
 import math
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
@@ -19,11 +20,12 @@ def show_evaluation(report: EvalReport) -> None:
         console.print(data_line(report.data), soft_wrap=True)
     console.print()
     if report.figures is not None:
-        console.print(_figures(report.figures, report.flips))
+        rows = figure_rows(report.figures, report.flips)
+        console.print(_filled(_table("", "reference", "quantized", ""), rows))
     if report.tasks:
-        console.print(_tasks(report))
+        console.print(_filled(_table("task", "metric", "reference", "quantized"), task_rows(report)))
     for gate in report.gates:
-        console.print(_gate(gate), style="green" if gate.passed else "red", soft_wrap=True)
+        console.print(gate_line(gate), style="green" if gate.passed else "red", soft_wrap=True)
 
 
 def data_line(data: DataReport) -> str:
@@ -41,35 +43,43 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _figures(figures: Figures, flips: Flips | None) -> Table:
-    table = _table("", "reference", "quantized", "")
+def figure_rows(figures: Figures, flips: Flips | None) -> list[tuple[str, str, str, str]]:
+    """A row a figure: its name, that of the reference, that of the quantized model, and what else there is to say."""
+    rows = []
     if figures.perplexity is not None:
         pair, increase = figures.perplexity, figures.perplexity_increase
-        table.add_row("perplexity", f"{pair.reference:.4f}", f"{pair.quantized:.4f}", f"{increase:+.2%}")
+        rows.append(("perplexity", f"{pair.reference:.4f}", f"{pair.quantized:.4f}", f"{increase:+.2%}"))
     if figures.kl is not None:
         kl = figures.kl
         rest = f"median {kl.median:.4f}, p99 {kl.p99:.3f}, max {kl.max:.2f}"
-        table.add_row("KL divergence", "", f"{kl.mean:.5f}", rest)
+        rows.append(("KL divergence", "", f"{kl.mean:.5f}", rest))
     if figures.top1_agreement is not None:
-        table.add_row("top-1 agreement", "", f"{figures.top1_agreement:.2%}", "")
-    table.add_row("cosine", "", f"{figures.cosine:.6f}", f"least {figures.least_cosine:.4f}")
-    table.add_row("SQNR", "", "no difference" if figures.sqnr_db == math.inf else f"{figures.sqnr_db:.2f} dB", "")
+        rows.append(("top-1 agreement", "", f"{figures.top1_agreement:.2%}", ""))
+    rows.append(("cosine", "", f"{figures.cosine:.6f}", f"least {figures.least_cosine:.4f}"))
+    rows.append(("SQNR", "", "no difference" if figures.sqnr_db == math.inf else f"{figures.sqnr_db:.2f} dB", ""))
     if flips is not None:
         median = "none" if flips.median_first_flip is None else str(flips.median_first_flip)
         rest = f"{flips.flipped_prompts} of {flips.prompts} texts, median first flip {median}"
-        table.add_row("flip rate", "", f"{flips.rate:.2%}", rest)
+        rows.append(("flip rate", "", f"{flips.rate:.2%}", rest))
+    return rows
+
+
+def task_rows(report: EvalReport) -> list[tuple[str, str, str, str]]:
+    """A row a metric: task, metric, and the results of reference and quantized model."""
+    return [
+        (task, metric, f"{pair.reference:.4f}", f"{pair.quantized:.4f}")
+        for task, values in report.tasks.items()
+        for metric, pair in values.items()
+    ]
+
+
+def _filled(table: Table, rows: Iterable[tuple[str, ...]]) -> Table:
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _tasks(report: EvalReport) -> Table:
-    table = _table("task", "metric", "reference", "quantized")
-    for task, values in report.tasks.items():
-        for metric, pair in values.items():
-            table.add_row(task, metric, f"{pair.reference:.4f}", f"{pair.quantized:.4f}")
-    return table
-
-
-def _gate(gate: Gate) -> str:
+def gate_line(gate: Gate) -> str:
     """A threshold in a line."""
     bound = "at most" if gate.threshold.startswith("max") else "at least"
     verdict = "ok" if gate.passed else "FAILED"

@@ -126,17 +126,17 @@ def switchable(model: ir.Model, config: CompileConfig) -> tuple[Switch, ...]:
         UnsupportedModelError: Nothing is selected, or a product in a subgraph.
     """
     for each in (NormalizeLinears(), SelectFormats(config)):
-        _apply(each, model)
+        apply_pass(each, model)
     compiled = model.clone()
     for other in (InsertQuantize(), InsertAttention(config.kv_blocking), PackWeights(), FuseMatMulBlock()):
-        _apply(other, compiled)
+        apply_pass(other, compiled)
     products = _products(model, compiled)
     _Switcher(model, products).build()
-    _apply(AttachFunctions(), model)
+    apply_pass(AttachFunctions(), model)
     return tuple(product.switch for product in products)
 
 
-def _apply(each: Any, model: ir.Model) -> None:
+def apply_pass(each: Any, model: ir.Model) -> None:
     """Runs a pass; an error on purpose comes out as it is."""
     try:
         each(model)

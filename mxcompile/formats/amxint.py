@@ -99,9 +99,22 @@ class AMXINT4(BlockFormat):
 
     def decode_blocks(self, codes: Uint8, scales: Uint8) -> Float32:
         """See `BlockFormat.decode_blocks`."""
-        pair = np.ascontiguousarray(scales).view("<f4").astype(np.float32)
         with np.errstate(invalid="ignore", over="ignore"):  # foreign scales
-            return (self.element.decode_table[codes] - pair[..., 1:]) * pair[..., :1]
+            return self.block_code_units(codes, scales) * _pair(scales)[..., :1]
+
+    @property
+    def levels(self) -> Float32:
+        """Whole numbers from -15 to 15, of which a block around 0 has 16 neighbours; other blocks lie beyond."""
+        return np.arange(-_LEVELS, _LEVELS + 1, dtype=np.float32)
+
+    def block_units(self, blocks: Float32, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_units`: ``x / s``, without the shift, so that 0 is 0 whatever the block."""
+        return blocks / _pair(scales)[..., :1]
+
+    def block_code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_code_units`: ``q - shift``."""
+        with np.errstate(invalid="ignore", over="ignore"):  # foreign scales
+            return self.element.decode_table[codes] - _pair(scales)[..., 1:]
 
     def emit_encode_rows(self, op: "GraphWriter", rows: "ir.Value") -> tuple["ir.Value", "ir.Value"]:
         """See `encode_rows`."""
@@ -136,6 +149,11 @@ class AMXINT4(BlockFormat):
         scale, shift = op.op_multi_out("Split", [scales], {"axis": -1, "num_outputs": 2}, num_outputs=2)
         number = op.lookup(self.element.decode_table, codes)
         return op.op("Mul", [op.Sub(number, op.bytes_float(shift)), op.bytes_float(scale)])
+
+
+def _pair(scales: Uint8) -> Float32:
+    """Scale and shift, float32 ``[..., 2]``."""
+    return np.ascontiguousarray(scales).view("<f4").astype(np.float32)
 
 
 def _half_away(x: Float32) -> npt.NDArray[np.float32]:

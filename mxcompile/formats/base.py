@@ -121,6 +121,19 @@ class Format(abc.ABC):
     def decode_rows(self, codes: Uint8, scales: Uint8) -> Float32:
         """The inverse of `encode_rows`: float32 ``[..., k]``."""
 
+    @property
+    @abc.abstractmethod
+    def levels(self) -> Float32:
+        """What codes stand for in units of their scales: float32, ascending, each value once."""
+
+    @abc.abstractmethod
+    def row_units(self, rows: Float32, scales: Uint8) -> Float32:
+        """float32 ``[..., k]`` over the scales that `encode_rows` gave them: what is rounded, of the same shape."""
+
+    @abc.abstractmethod
+    def code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """What codes of `encode_rows` stand for in units of their scales, which `decode_rows` multiplies them by."""
+
     @abc.abstractmethod
     def emit_encode_rows(self, op: "GraphWriter", rows: "ir.Value") -> tuple["ir.Value", "ir.Value"]:
         """Writes `encode_rows` as operators, for float32 rows ``[a, b, k]`` without empty axes.
@@ -216,6 +229,14 @@ class BlockFormat(Format):
         """The inverse of `encode_blocks`: float32 ``[..., block]``."""
 
     @abc.abstractmethod
+    def block_units(self, blocks: Float32, scales: Uint8) -> Float32:
+        """See `Format.row_units`: float32 ``[..., block]`` over their scales ``[..., s]``."""
+
+    @abc.abstractmethod
+    def block_code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `Format.code_units`: float32 ``[..., block]``."""
+
+    @abc.abstractmethod
     def emit_encode(self, op: "GraphWriter", blocks: "ir.Value") -> tuple["ir.Value", "ir.Value"]:
         """Writes `encode_blocks` as operators; codes and scales come as float32 tensors of whole numbers."""
 
@@ -231,6 +252,14 @@ class BlockFormat(Format):
     def decode_rows(self, codes: Uint8, scales: Uint8) -> Float32:
         """See `Format.decode_rows`."""
         return from_blocks(self.decode_blocks(to_blocks(codes, self.block_size), scales), codes.shape[-1])
+
+    def row_units(self, rows: Float32, scales: Uint8) -> Float32:
+        """See `Format.row_units`."""
+        return from_blocks(self.block_units(to_blocks(rows, self.block_size, self.padding), scales), rows.shape[-1])
+
+    def code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `Format.code_units`."""
+        return from_blocks(self.block_code_units(to_blocks(codes, self.block_size), scales), codes.shape[-1])
 
     def emit_encode_rows(self, op: "GraphWriter", rows: "ir.Value") -> tuple["ir.Value", "ir.Value"]:
         """See `Format.emit_encode_rows`."""

@@ -63,11 +63,24 @@ class BlockScaled(BlockFormat):
         zero = np.float32(0)
         sides = [np.maximum(x, zero), np.maximum(-x, zero)] if self.asymmetric else [np.abs(x)]
         scales = self.scale.encode(np.stack([side.max(axis=-1) for side in sides], axis=-1))
-        values = self.scale.decode_table[scales]
-        scale = np.where(x > 0, values[..., :1], values[..., -1:])
-        divisor = np.where(scale == 0, np.float32(np.inf), scale)  # a scale of 0 gives 0
-        codes = self.element.encode_signed(np.divide(x, divisor, dtype=np.float32), self.rounding)
+        codes = self.element.encode_signed(self.block_units(x, scales), self.rounding)
         return codes, np.where(finite, scales, np.uint8(self.scale.nan))
+
+    @property
+    def levels(self) -> Float32:
+        """The element's values."""
+        return self.element.levels
+
+    def block_units(self, blocks: Float32, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_units`; asymmetric, the scale is that of the element's own side."""
+        values = self.scale.decode_table[scales]
+        scale = np.where(blocks > 0, values[..., :1], values[..., -1:])
+        divisor = np.where(scale == 0, np.float32(np.inf), scale)  # a scale of 0 gives 0
+        return np.divide(blocks, divisor, dtype=np.float32)
+
+    def block_code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_code_units`."""
+        return self.element.decode_table[codes]
 
     def decode_blocks(self, codes: Uint8, scales: Uint8) -> Float32:
         """See `BlockFormat.decode_blocks`; the sign bit selects the scale."""

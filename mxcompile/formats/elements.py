@@ -85,6 +85,12 @@ class Element:
         return np.concatenate([half, -half])
 
     @functools.cached_property
+    def levels(self) -> npt.NDArray[np.float32]:
+        """The finite values, both signs, that are produced: float32, ascending, each once."""
+        values = np.array(self.values, np.float32)
+        return np.concatenate([-values[:0:-1], values])
+
+    @functools.cached_property
     def segments(self) -> Segments:
         """The table's pieces of equal steps; each is twice as coarse as the one before."""
         values = np.array(self.values, np.float64)

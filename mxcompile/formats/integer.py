@@ -101,13 +101,27 @@ class AsymmetricInteger(BlockFormat):
 
     def decode_blocks(self, codes: Uint8, scales: Uint8) -> Float32:
         """See `BlockFormat.decode_blocks`."""
-        scale = np.ascontiguousarray(scales[..., :_SCALE_BYTES]).view("<f4").astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # foreign scales
+            return self.block_code_units(codes, scales) * _steps(scales)
+
+    @property
+    def levels(self) -> Float32:
+        """Whole numbers from -p to p, of which a block has p + 1 neighbours around 0; and the half steps."""
+        whole = np.arange(-self.top, self.top + 1, dtype=np.float32)
+        return np.sort(np.append(whole, [np.float32(-0.5), np.float32(0.5)])) if self.half_steps else whole
+
+    def block_units(self, blocks: Float32, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_units`: v, without the zero point, so that 0 is 0 whatever the block."""
+        with np.errstate(over="ignore"):  # of a subnormal scale
+            return blocks / _steps(scales)
+
+    def block_code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `BlockFormat.block_code_units`: ``code - z``, or a half step."""
         steps = codes.astype(np.float32) - scales[..., _SCALE_BYTES:].astype(np.float32)
         if self.half_steps:
             steps = np.where(codes == self.top + 1, np.float32(0.5), steps)
             steps = np.where(codes == self.top + 2, np.float32(-0.5), steps)
-        with np.errstate(invalid="ignore", over="ignore"):  # foreign scales
-            return steps * scale
+        return steps
 
     def emit_encode(self, op: "GraphWriter", blocks: "ir.Value") -> tuple["ir.Value", "ir.Value"]:
         """See `encode_blocks`."""
@@ -142,6 +156,11 @@ class AsymmetricInteger(BlockFormat):
             steps = op.Where(op.Equal(number, op.float32(self.top + 1)), op.float32(0.5), steps)
             steps = op.Where(op.Equal(number, op.float32(self.top + 2)), op.float32(-0.5), steps)
         return op.op("Mul", [steps, op.bytes_float(bytes_)])
+
+
+def _steps(scales: Uint8) -> Float32:
+    """The scales s, float32 ``[..., 1]``."""
+    return np.ascontiguousarray(scales[..., :_SCALE_BYTES]).view("<f4").astype(np.float32)
 
 
 def _integer(name: str, bits: int, half_steps: bool, summary: str) -> AsymmetricInteger:

@@ -112,12 +112,22 @@ class NVFP4(Format):
 
     def decode_rows(self, codes: Uint8, scales: Uint8) -> Float32:
         """See `Format.decode_rows`."""
-        tensor_bytes = np.ascontiguousarray(scales[..., :TENSOR_SCALE_GROUPS, 0])
-        tensor_scale = tensor_bytes.view("<f4").astype(np.float32)[..., None]
         with np.errstate(invalid="ignore", over="ignore"):  # foreign bytes
-            scale = tensor_scale * E4M3.decode_table[scales[..., TENSOR_SCALE_GROUPS:, :]]
-            values = E2M1.decode_table[to_blocks(codes, self.block_size)] * scale
+            values = E2M1.decode_table[to_blocks(codes, self.block_size)] * _block_scales(scales)
         return from_blocks(values, codes.shape[-1])
+
+    @property
+    def levels(self) -> Float32:
+        """E2M1's values."""
+        return E2M1.levels
+
+    def row_units(self, rows: Float32, scales: Uint8) -> Float32:
+        """See `Format.row_units`; the scale is the product of the tensor's and the block's."""
+        return from_blocks(to_blocks(rows, self.block_size) / _block_scales(scales), rows.shape[-1])
+
+    def code_units(self, codes: Uint8, scales: Uint8) -> Float32:
+        """See `Format.code_units`."""
+        return E2M1.decode_table[codes]
 
     def emit_scale_groups(self, op: "GraphWriter", size: "ir.Value") -> "ir.Value":
         """See `scale_groups`."""
@@ -149,6 +159,13 @@ class NVFP4(Format):
         scale = op.Mul(tensor_scale, op.lookup(E4M3.decode_table, block_scales))
         blocks = emit_blocks(op, codes, self.block_size)
         return emit_rows(op, op.Mul(op.lookup(E2M1.decode_table, blocks), scale))
+
+
+def _block_scales(scales: Uint8) -> Float32:
+    """The scale of each block, ``s_t * s_b``: float32 ``[..., blocks, 1]``."""
+    tensor_bytes = np.ascontiguousarray(scales[..., :TENSOR_SCALE_GROUPS, 0])
+    tensor_scale = tensor_bytes.view("<f4").astype(np.float32)[..., None]
+    return tensor_scale * E4M3.decode_table[scales[..., TENSOR_SCALE_GROUPS:, :]]
 
 
 NVFP4_FORMAT: Final = NVFP4("nvfp4", E2M1, block_size=16)
