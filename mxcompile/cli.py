@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from mxcompile.commands.compare import compare_command
 from mxcompile.commands.compile import compile_command
 from mxcompile.commands.conformance import conformance_command
 from mxcompile.commands.cost import cost_command
@@ -20,6 +21,7 @@ Examples:
   mxcompile Qwen/Qwen3-0.6B --format amxfp4 -o qwen3.onnx
   mxcompile run qwen3.onnx --prompt "def main"
   mxcompile eval qwen3.onnx --reference Qwen/Qwen3-0.6B --data text.txt
+  mxcompile compare Qwen/Qwen3-0.6B --formats amxfp4,mxfp4,dint4 --data text.txt
   mxcompile selftest
 
 `mxcompile compile --help` tells all options of the compiler. A model folder
@@ -59,6 +61,7 @@ for _command in (
     compile_command,
     run_command,
     eval_command,
+    compare_command,
     cost_command,
     sensitivity_command,
     search_command,
