@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Recorder, Run, process
 
-from mxcompile import compiler
+from mxcompile import compiler, selftest
 from mxcompile.formats import FORMATS
 from mxcompile.runtime import LIBRARY_VARIABLE
 
@@ -128,12 +128,23 @@ def test_the_selftest_tells_library_and_isa(run: Run) -> None:
     assert result.exit_code == 0, result.output
     assert "isa:" in result.stdout
     assert "FAILED" not in result.stdout
+
+
+@pytest.mark.usefixtures("one_format")
+def test_the_selftest_gives_json(run: Run) -> None:
     content = json.loads(run("selftest", "--json").stdout)
     assert content["ok"]
     assert content["isa"]
     assert content["checks"]
 
 
+@pytest.fixture
+def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the selftest check amxfp4 (and the block sizes that it always checks): the others take seconds."""
+    monkeypatch.setattr(selftest, "FORMATS", {"amxfp4": FORMATS["amxfp4"]})
+
+
+@pytest.mark.usefixtures("one_format")
 def test_a_failed_selftest_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIBRARY_VARIABLE, "gone.so")
     result = run("selftest")
@@ -144,9 +155,8 @@ def test_a_failed_selftest_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatc
     assert (as_json.exit_code, json.loads(as_json.stdout)["ok"]) == (1, False)
 
 
+@pytest.mark.usefixtures("one_format")
 def test_wrong_answers_advise_to_reinstall(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mxcompile import selftest
-
     monkeypatch.setitem(selftest._KNOWN, "amxfp4", (b"", b""))
     result = run("selftest")
     assert result.exit_code == 1
