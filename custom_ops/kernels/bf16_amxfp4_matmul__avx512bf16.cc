@@ -1,12 +1,11 @@
 // amxfp4 rows times amxfp4 rows, and amxfp4_e4m3 likewise, in bfloat16 with AVX512 BF16: exact operands of 5
 // or 6 significant bits, sums as kernels.h has them.
 //
-// vdpbf16ps is two fused multiply-adds of float32, the upper words first, with subnormals flushed. No product
-// of two amxfp4 elements is below 2^-34, nor is a sum of them: so the bits are those of std::fma.
+// No product of two amxfp4 elements is below 2^-34, nor is a sum of them: so the bits of vdpbf16ps are those
+// of std::fma.
 //
-// Data layout: B as in fp4_tiles__avx512.h. A row of A is pairs of bfloat16, the even k in the upper word;
-// up to 12 rows are interleaved, so that a tile reads one stream. Pieces of 256 k of a panel are decoded to
-// [128 pairs][32 rows] words in scratch (16 KB, L1).
+// Data layout: B as in fp4_tiles__avx512.h, A as in bf16_tiles__avx512bf16.h. Pieces of 256 k of a panel are
+// decoded to [128 pairs][32 rows] words in scratch (16 KB, L1).
 //
 // Decoding 32 weights takes six operations: a shift brings nibbles down (the first needs none); vptestmw
 // finds their signs; a blend takes the scale of that side; vpternlog puts code and mantissa of the scale
@@ -17,50 +16,18 @@
 // Up to 16 rows decode in registers, so that decoding fills the cycles between two vdpbf16ps: 32 columns at a
 // time for up to 9 rows, else 16. More rows take B from scratch.
 //
-// Register plan: 12 x 2 sums (12 rows, 32 columns), 2 vectors of B, a broadcast of A. 24 vdpbf16ps take 14
-// loads and 12 cycles, which also cover the latency of 6. Bound: vdpbf16ps, two a cycle.
+// Register plan and bound: bf16_tiles__avx512bf16.h.
+#include "kernels/bf16_decode__avx512.h"
+#include "kernels/bf16_tiles__avx512bf16.h"
 #include "kernels/elements__avx2.h"
-#include "kernels/fp4_tiles__avx512.h"
 #include "kernels/matmul_kernels.h"
-#include "kernels/unroll.h"
 
 namespace mxcompile {
 namespace {
 
 constexpr int64_t kRecord = Tiles<2>::kRecord, kScales = Tiles<2>::kScales;
-constexpr int64_t kMaxTile = 12;
-constexpr int64_t kMaxDirect = 16, kMaxWide = 9;                  // rows
-constexpr int64_t kPiece = 256;                                   // elements of k
-constexpr int64_t kPairBytes = 128;                               // of decoded B
-constexpr uint8_t kSmallestNormal = 0x04, kLargestNormal = 0x7B;  // E5M2
-
-// The bfloat16 of code & 15 times 2^15 * (1 + (3 - index >> 4) / 4), plus what the subtraction takes away on
-// top of the exponent.
-struct DecodeTable {
-  alignas(64) uint16_t words[64];
-
-  constexpr DecodeTable() : words() {
-    constexpr int kMagnitudes[8] = {0, 1, 2, 3, 4, 6, 8, 12};  // doubled
-    for (int i = 0; i < 64; ++i) {
-      const int significand = kMagnitudes[i & 7] * (7 - (i >> 4));  // of value / 2^15 * 8
-      if (significand == 0) continue;
-      int exponent = 127 + 15 - 3 + 7, bits = significand;
-      for (; bits < 128; bits *= 2) --exponent;
-      words[i] = static_cast<uint16_t>((i & 8) << 12 | ((exponent << 7) + (bits & 127) + (i & 0x30)));
-    }
-  }
-};
-
-constexpr DecodeTable kTable;
-
-// Scales of words that are E5M2 in the upper byte: how far the exponent is below the largest in bits 7 and
-// up, 3 - mantissa in bits 4 and 5.
-inline __m512i ScaleWords(__m512i halves) {
-  const __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(kLargestNormal << 8), halves);
-  const __m512i mantissa = _mm512_and_si512(_mm512_srli_epi16(below, 4), _mm512_set1_epi16(0x30));
-  // (below >> 3 & ~127) | mantissa
-  return _mm512_ternarylogic_epi32(_mm512_srli_epi16(below, 3), _mm512_set1_epi16(127), mantissa, 0xBA);
-}
+constexpr int64_t kMaxDirect = 16, kMaxWide = 9;  // rows
+constexpr int64_t kPiece = 256;                   // elements of k
 
 // Word r of a half register to both words of lane r.
 inline __m512i InBothWords(__m512i words, int half) {
@@ -77,9 +44,7 @@ inline __m512i DecodePair(__m512i lanes, __m512i above, __m512i below) {
   const __mmask32 negative =
       _mm512_test_epi16_mask(lanes, _mm512_set1_epi16(static_cast<int16_t>(8 << 4 * kPair)));
   const __m512i scale = _mm512_mask_blend_epi16(negative, above, below);
-  const __m512i index = _mm512_ternarylogic_epi32(shifted, scale, _mm512_set1_epi16(15), 0xE4);
-  const __m512i value = _mm512_permutex2var_epi16(LoadLine(kTable.words), index, LoadLine(kTable.words + 32));
-  return _mm512_subs_epu16(value, scale);
+  return DecodeNibbles<kE5M2Top>(shifted, scale);
 }
 
 void DecodeGroup(const uint8_t* codes, __m512i above, __m512i below, uint8_t* to) {
@@ -170,41 +135,6 @@ void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* deco
   }
 }
 
-// Pair of k of a row of a tile.
-inline __m512i PairOf(const uint8_t* a, int64_t row) {
-  int32_t pair;
-  std::memcpy(&pair, a + 4 * row, sizeof(pair));
-  return _mm512_set1_epi32(pair);
-}
-
-inline __m512 AddProducts(__m512 sums, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sums, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
-
-// c[kRows, 32] += a[kRows, pairs] * b[pairs, 32]; the next pair of a row is `step` bytes further. What stands
-// at `next` is wanted next.
-template <int kRows>
-[[gnu::flatten]] void MultiplyTile(const uint8_t* a, const uint8_t* next, int64_t step, const uint8_t* b,
-                                   int64_t pairs, const SumRows& c) {
-  __m512 sums[kRows][2];
-  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { sums[r][g] = c.Load(r, g); }); });
-  for (int64_t i = 0; i < pairs; ++i, a += step, next += step, b += kPairBytes) {
-    _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
-    const __m512i first = LoadLine(b), second = LoadLine(b + 64);
-    Unroll<kRows>([&](auto r) {
-      const __m512i x = PairOf(a, r);
-      sums[r][0] = AddProducts(sums[r][0], x, first);
-      sums[r][1] = AddProducts(sums[r][1], x, second);
-    });
-  }
-  Unroll<kRows>([&](auto r) { Unroll<2>([&](auto g) { c.Store(r, g, sums[r][g]); }); });
-}
-
-using Multiply = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, const SumRows&);
-constexpr Multiply kMultiply[kMaxTile] = {
-    MultiplyTile<1>, MultiplyTile<2>, MultiplyTile<3>, MultiplyTile<4>,  MultiplyTile<5>,  MultiplyTile<6>,
-    MultiplyTile<7>, MultiplyTile<8>, MultiplyTile<9>, MultiplyTile<10>, MultiplyTile<11>, MultiplyTile<12>};
-
 // kGroups groups of c, from `group` on, += a[kRows, ...] * so many records, all of them plain.
 template <int kRows, int kGroups>
 [[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records,
@@ -261,14 +191,6 @@ bool ArePlain(const uint8_t* record, int64_t records) {
   return plain;
 }
 
-// The rows of one tile from scratch. A tile that is higher than kMaxTile goes in two.
-void MultiplyRows(const uint8_t* a, const uint8_t* next, int64_t rows, int64_t step, const uint8_t* decoded,
-                  int64_t pairs, const SumRows& c) {
-  const int64_t first = rows <= kMaxTile ? rows : rows / 2;
-  kMultiply[first - 1](a, next, step, decoded, pairs, c);
-  if (first < rows) kMultiply[rows - first - 1](a + 4 * first, next, step, decoded, pairs, c.From(first));
-}
-
 template <typename Decode>
 void Gemm(const GemmArgs& args) {
   auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
@@ -289,7 +211,7 @@ void Gemm(const GemmArgs& args) {
     for (int64_t row = 0; row < args.m; row += args.a_tile, a += tile_bytes) {
       const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
       const uint8_t* next = rows < args.m - row ? a + tile_bytes : args.a + (start + kPiece) / 2 * step;
-      MultiplyRows(a, next, rows, step, decoded, CeilDiv(size, 2), c.From(row));
+      MultiplyRowsOfTile(a, next, rows, step, decoded, CeilDiv(size, 2), c.From(row));
     }
   }
 }
@@ -299,8 +221,8 @@ int64_t ScratchFloats(const RowShape&) { return kPiece / 2 * kPairBytes / 4; }
 // A row: whole blocks of pairs.
 int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
 
-// One tile for what is multiplied directly, else tiles of nearly equal height.
-int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : CeilDiv(m, CeilDiv(m, kMaxTile)); }
+// One tile for what is multiplied directly.
+int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : EvenTiles(m); }
 
 template <typename Decode>
 void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {

@@ -98,17 +98,22 @@ static inline __m256 DecodeE2M1(__m256 table, __m256i codes, __m256 positive, __
 }
 
 // How a format's scale bytes become the factors of a block: kCount bytes a block, 8 of them decoded at once.
+// kOne is the byte of 1; finite factors are multiples of 2^kStep.
 // Unnamed namespace: see elements.h.
 namespace {
 
 template <int kSides>
 struct PowerDecode {
   static constexpr int64_t kCount = kSides;
+  static constexpr uint8_t kOne = 127;
+  static constexpr int kStep = -127;
   static inline __m256 Decode(__m128i bytes) { return DecodeE8M0x8(bytes); }
 };
 
 struct AmxDecode {  // E5M2: the top bytes of float16
   static constexpr int64_t kCount = 2;
+  static constexpr uint8_t kOne = 0x3C;
+  static constexpr int kStep = -16;
   static inline __m256 Decode(__m128i bytes) {
     return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(bytes), 8));
   }
@@ -116,6 +121,8 @@ struct AmxDecode {  // E5M2: the top bytes of float16
 
 struct AmxE4M3Decode {
   static constexpr int64_t kCount = 2;
+  static constexpr uint8_t kOne = 0x38;
+  static constexpr int kStep = -9;
   static inline __m256 Decode(__m128i bytes) {
     const __m256i codes = _mm256_cvtepu8_epi32(bytes);
     const __m256i is_nan = _mm256_cmpeq_epi32(codes, _mm256_set1_epi32(0xFF));

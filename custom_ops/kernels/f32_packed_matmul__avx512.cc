@@ -11,7 +11,7 @@
 // The sums of a tile are spilled to c between pieces of k: the same order of additions, hence the same bits.
 // Bound: vfmadd, two a cycle.
 #include "kernels/matmul_kernels.h"
-#include "kernels/packed_panels__avx512.h"
+#include "kernels/pack_panels__avx512.h"
 
 namespace mxcompile {
 namespace {
@@ -19,22 +19,6 @@ namespace {
 constexpr int64_t kTileRows = 6;
 
 int64_t ScratchFloats(const RowShape&) { return kDecodeStep * kWidePanel; }
-
-// Elements [start, end) of the panel to [k][64] float32.
-template <typename Layout>
-[[gnu::flatten]] void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, float* decoded) {
-  ForGroups<Layout>(args, start, end,
-                    [&](int64_t k, auto count, const uint8_t* words, const Factors(&factors)[kQuarters]) {
-                      Unroll<kQuarters>([&](auto q) {
-                        __m512i w = LoadWords(words, q);
-                        float* to = decoded + (k - start) * kWidePanel + kLanes * q;
-                        for (int64_t t = 0; t < count; ++t, to += kWidePanel) {
-                          _mm512_store_ps(to, DecodeLowest<Layout>(w, factors[q]));
-                          w = _mm512_srli_epi32(w, Layout::kShift);
-                        }
-                      });
-                    });
-}
 
 // c[kRows, 64] += a[kRows, size] * b[size, 64].
 template <int kRows>

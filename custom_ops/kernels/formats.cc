@@ -41,6 +41,7 @@
    MXC_BF16(amxfp4_amxfp4_matmul),      \
    MXC_NEON_BASE(amxfp4_amxfp4_matmul), \
    MXC_NEON_DOT(amxfp4_amxfp4_matmul)}
+#define MXC_IN_BF16(format) {nullptr, nullptr, nullptr, nullptr, MXC_BF16(bf16_##format##_packed_matmul)}
 #define MXC_E4M3_PAIR {nullptr, nullptr, nullptr, nullptr, MXC_BF16(amxfp4_e4m3_matmul)}
 #define MXC_MXFP4_PAIR                \
   {&mxfp4_mxfp4_matmul__scalar,       \
@@ -63,24 +64,24 @@ namespace {
 
 // clang-format off
 constexpr FormatSpec kFormats[] = {
-    // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8, with itself
-    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR},
-    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
-    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}},
-    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_E4M3_ROWS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, MXC_E4M3_PAIR},
-    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
-    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR},
-    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}},
-    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}},
-    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}},
-    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}, {}},
-    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}},
-    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, {}},
-    {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}},
-    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_dint4_matmul), {}},
-    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint3_matmul), {}},
-    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_int4_matmul), {}},
-    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS_VNNI(int8_int8_matmul), {}},
+    // name, bits, block sizes, scales a block, groups a row, row-bound, rows, matmul, matmul with int8, with itself, in bfloat16
+    {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR, MXC_IN_BF16(amxfp4)},
+    {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
+    {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_E4M3_ROWS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, MXC_E4M3_PAIR, MXC_IN_BF16(amxfp4_e4m3)},
+    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR, MXC_IN_BF16(mxfp4)},
+    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR, MXC_IN_BF16(mxfp4)},
+    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}, MXC_IN_BF16(mxfp6_e3m2)},
+    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}, MXC_IN_BF16(mxfp6_e2m3)},
+    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}, MXC_IN_BF16(mxfp8_e4m3)},
+    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}, {}, MXC_IN_BF16(mxfp8_e5m2)},
+    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_SETS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}, MXC_IN_BF16(mxint8)},
+    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_SETS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, {}, {}},
+    {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}, {}},
+    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_dint4_matmul), {}, {}},
+    {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint3_matmul), {}, {}},
+    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_int4_matmul), {}, {}},
+    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS_VNNI(int8_int8_matmul), {}, {}},
 };
 // clang-format on
 

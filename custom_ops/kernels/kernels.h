@@ -82,13 +82,15 @@ struct GemmArgs {
   int64_t c_stride;        // from one row of c to the next: `panel`, but see MatMulKernels::direct_k
 };
 
-// A row of A in another form than float32, from its codes and scales.
+// A row of A in another form than float32, from its codes and scales or from what they stand for.
 struct RowForm {
   int64_t (*bytes)(int64_t k);
   // Rows that are interleaved, 4 bytes of each in turn, if A has m; null: none.
   int64_t (*tile)(int64_t m);
-  // Writes a row in units of 4 bytes, `step` bytes apart: 4 if rows are not interleaved.
+  // Writes a row in units of 4 bytes, `step` bytes apart: 4 if rows are not interleaved. Null: the next does.
   void (*prepare)(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step);
+  // The same from elements; false: the form does not hold them (see MatMulKernels::otherwise).
+  bool (*prepare_elements)(const float* x, int64_t k, uint8_t* prepared, int64_t step) = nullptr;
 };
 
 // A family of matrix products that share a layout of B. A packed layout belongs to the set: nobody else reads
@@ -104,7 +106,8 @@ struct MatMulKernels {
   // The cut into tasks: rows of A in a chunk at most, and what making a weight ready costs in multiply-adds.
   int64_t max_rows = 126;
   int64_t weight_work = 4;
-  int64_t direct_k = 0;  // up to this k, c may have any stride: then it can be Y itself
+  int64_t direct_k = 0;                      // up to this k, c may have any stride: then it can be Y itself
+  const MatMulKernels* otherwise = nullptr;  // with the same layout of B, for A that a_form does not hold
 };
 
 // Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone.
@@ -130,8 +133,10 @@ struct FormatSpec {
   const MatMulKernels* matmul[kIsaCount];  // with float32 rows of A
   // With int8 rows of A, if both have one scale a row; none: `matmul` does that too.
   const MatMulKernels* with_int8[kIsaCount];
-  // With rows of A of the same format, if B is constant; none: `matmul` does that too.
+  // With rows of A of the same format, both in blocks of 32; none: as below.
   const PairKernels* with_itself[kIsaCount];
+  // With rows of A of any format that has this too: one whose elements bfloat16 holds; none: `matmul`.
+  const PairKernels* in_bf16[kIsaCount];
 };
 
 }  // namespace mxcompile

@@ -38,6 +38,7 @@ void FromFloat(Isa isa, const float* x, int64_t size, Half* y) { HalfConvert(isa
 // A as the product sees it: rows of `row_bytes` bytes, of A itself or of `owner`.
 struct PreparedA {
   bool valid = false;  // false: out of memory
+  bool held = true;    // false: the form does not hold an element
   Buffer owner;
   const uint8_t* rows = nullptr;
   int64_t row_bytes = 0;
@@ -50,23 +51,32 @@ struct PreparedA {
 class RowPreparer {
  public:
   RowPreparer(const MatMulProblem& p, const RowForm* form)
-      : p_(p), form_(form), codes_(p.a_format->CodeBytes(p.k)), scales_(p.a_format->ScaleBytes(p.k)) {}
+      : p_(p),
+        form_(form),
+        codes_(p.a_format->CodeBytes(p.k)),
+        scales_(p.a_format->ScaleBytes(p.k)),
+        elements_(form != nullptr && form->prepare == nullptr ? p.k * kFloat : 0) {}
 
-  explicit operator bool() const { return codes_ && scales_; }
+  explicit operator bool() const { return codes_ && scales_ && elements_; }
 
-  // `to` may be `x`.
-  void Prepare(const float* x, float amax, uint8_t* to, int64_t step) const {
+  // `to` may be `x`. False: the form does not hold the row.
+  bool Prepare(const float* x, float amax, uint8_t* to, int64_t step) const {
     const RowKernels& rows = p_.a_format->Rows(p_.isa);
     const RowShape row = p_.a_format->Row(p_.k);
     rows.quantize(x, row, amax, codes_.bytes(), scales_.bytes());
-    if (form_ != nullptr) return form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to, step);
-    rows.dequantize(codes_.bytes(), scales_.bytes(), row, 0, p_.k, reinterpret_cast<float*>(to));
+    if (form_ != nullptr && form_->prepare != nullptr) {
+      form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to, step);
+      return true;
+    }
+    auto* const elements = form_ != nullptr ? elements_.As<float>() : reinterpret_cast<float*>(to);
+    rows.dequantize(codes_.bytes(), scales_.bytes(), row, 0, p_.k, elements);
+    return form_ == nullptr || form_->prepare_elements(elements, p_.k, to, step);
   }
 
  private:
   const MatMulProblem& p_;
   const RowForm* form_;
-  Buffer codes_, scales_;
+  Buffer codes_, scales_, elements_;
 };
 
 // Calls body(first, last) for runs of A's rows; body returns false when out of memory.
@@ -134,6 +144,7 @@ PreparedA PrepareA(const MatMulProblem& p, const MatMulKernels& kernels, const T
   prepared.owner =
       in_place ? std::move(wide.owner) : Buffer(p.a_batches * prepared.batch_rows * prepared.row_bytes);
   prepared.rows = prepared.owner.bytes();
+  std::atomic<bool> held{true};
   prepared.valid =
       prepared.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
         const RowPreparer preparer(p, kernels.a_form);
@@ -141,10 +152,11 @@ PreparedA PrepareA(const MatMulProblem& p, const MatMulKernels& kernels, const T
         for (int64_t r = first; r < last; ++r) {
           const int64_t row = r / p.m * prepared.batch_rows + r % p.m, lane = row % prepared.tile;
           uint8_t* to = prepared.owner.bytes() + (row - lane) * prepared.row_bytes + lane * kUnit;
-          preparer.Prepare(from + r * p.k, amax, to, prepared.tile * kUnit);
+          if (!preparer.Prepare(from + r * p.k, amax, to, prepared.tile * kUnit)) held = false;
         }
         return true;
       });
+  prepared.held = held;
   return prepared;
 }
 
@@ -291,6 +303,9 @@ const MatMulKernels& MatMulSet(const MatMulProblem& p) {
   const PairKernels* const pair = BestUpTo(b.with_itself, p.isa);
   if (pair != nullptr && a == &b && p.a_format->block == kPairBlock && p.b_format.block == kPairBlock)
     return p.constant_b && p.m <= PairKernels::kFewRows ? *pair->few : *pair->many;
+  const PairKernels* const in_bf16 = BestUpTo(b.in_bf16, p.isa);
+  if (in_bf16 != nullptr && a != nullptr && BestUpTo(a->in_bf16, p.isa) != nullptr)
+    return p.m <= PairKernels::kFewRows ? *in_bf16->few : *in_bf16->many;
   // What int8 rows look like is known to these sets alone, so the name decides.
   const MatMulKernels* const with_int8 = BestUpTo(b.with_int8, p.isa);
   const bool whole_rows = a != nullptr && p.a_format->block == 0 && p.b_format.block == 0;
@@ -317,8 +332,12 @@ template <typename T>
 bool RunMatMul(const MatMulProblem& p, const MatMulOperands<T>& operands, Parallel& parallel) {
   if (p.a_batch.empty() || p.m == 0 || p.n == 0) return true;
 
-  const MatMulKernels& kernels = MatMulSet(p);
-  const PreparedA a = PrepareA(p, kernels, operands.a, parallel);
+  const MatMulKernels* set = &MatMulSet(p);
+  PreparedA a = PrepareA(p, *set, operands.a, parallel);
+  if (a.valid && !a.held) {
+    set = set->otherwise;
+    a = PrepareA(p, *set, operands.a, parallel);
+  }
   if (!a.valid) return false;
   Buffer bias;
   if (operands.bias != nullptr) {
@@ -327,7 +346,7 @@ bool RunMatMul(const MatMulProblem& p, const MatMulOperands<T>& operands, Parall
     ToFloat(p.isa, operands.bias, p.n, bias.As<float>());
   }
 
-  const Plan<T> plan = MakePlan(p, operands, kernels, a, bias.As<float>());
+  const Plan<T> plan = MakePlan(p, operands, *set, a, bias.As<float>());
   std::atomic<bool> failed{false};
   parallel.For(CeilDiv(plan.units, plan.units_per_task), [&](int64_t task) {
     if (!RunTask(plan, task)) failed = true;

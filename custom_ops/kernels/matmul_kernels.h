@@ -61,6 +61,16 @@ extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 extern const MatMulKernels bf16_amxfp4_e4m3_matmul__avx512bf16;
+// Of a format with any other whose elements bfloat16 holds.
+extern const PairKernels bf16_amxfp4_packed_matmul__avx512bf16;
+extern const PairKernels bf16_amxfp4_pot_packed_matmul__avx512bf16;
+extern const PairKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxfp4_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxfp8_e4m3_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxfp8_e5m2_packed_matmul__avx512bf16;
+extern const PairKernels bf16_mxint8_packed_matmul__avx512bf16;
 extern const PairKernels amxfp4_amxfp4_matmul__neon;
 extern const PairKernels amxfp4_amxfp4_matmul__neondot;
 extern const PairKernels mxfp4_mxfp4_matmul__neon;

@@ -4,7 +4,8 @@
 // Data layout: a panel is 64 rows of B, four vectors. Each block of a panel is a record: its scales, then
 // groups of 8 elements of 4 bits or of 4 wider ones, [64 rows] of 32-bit words with k ascending from the
 // lowest bits. So 16 rows' words are one vector, and one shift by 4 or 8 brings the next k into place.
-// Elements of 6 bits take a byte here. Rows and elements that do not exist are zero bytes.
+// Elements of 6 bits take a byte here. Rows and elements that do not exist are zero bytes, with scales 1.
+// What is known of all elements stands behind the records: see pack_panels__avx512.h.
 //
 // Decoding 16 elements of 4 bits takes a shift, a vpermps by the code with its sign, and a multiplication;
 // with two scales a block a test and a blend more. Elements of 6 bits take a vpermi2ps and their sign, those
@@ -41,7 +42,15 @@ template <typename Decode>
 struct ByteScales {
   static constexpr int64_t kScaleBytes = Decode::kCount;  // a row
   static constexpr bool kTwoSides = Decode::kCount == 2;
+  static constexpr bool kPowers = Decode::kOne == 127;
+  static constexpr int kScaleStep = Decode::kStep;
+  using Decoder = Decode;
 
+  // The scales of rows that do not exist.
+  static void FillScales(int64_t rows, uint8_t* record) {
+    for (int64_t s = 0; s < kScaleBytes; ++s)
+      std::memset(record + s * kWidePanel + rows, Decode::kOne, static_cast<size_t>(kWidePanel - rows));
+  }
   static void PackScales(const uint8_t* row_scales, int64_t index, int64_t r, uint8_t* record) {
     for (int64_t s = 0; s < kScaleBytes; ++s)
       record[s * kWidePanel + r] = row_scales[index * kScaleBytes + s];
@@ -54,8 +63,10 @@ struct ByteScales {
 // nvfp4: the product of block and tensor scale, float32 [64 rows].
 struct NvProducts {
   static constexpr int64_t kScaleBytes = 4;
-  static constexpr bool kTwoSides = false;
+  static constexpr bool kTwoSides = false, kPowers = false;
+  static constexpr int kScaleStep = -149;
 
+  static void FillScales(int64_t, uint8_t*) {}
   static void PackScales(const uint8_t* row_scales, int64_t index, int64_t r, uint8_t* record) {
     const uint8_t byte = row_scales[NvScales::kRowBytes + index];
     StoreFloat(NvScales::Decode(byte, LoadFloat(row_scales)), record + kScaleBytes * r);
@@ -114,9 +125,20 @@ inline __m512 Values<MxInt8>(__m512i codes) {
   return _mm512_mul_ps(_mm512_cvtepi32_ps(signed_codes), _mm512_set1_ps(1.0f / 64));
 }
 
+// The exponent of what all elements are multiples of.
+template <typename Element>
+constexpr int StepOf() {
+  if constexpr (std::is_same_v<Element, MxInt8>)
+    return -6;
+  else
+    return 1 - Element::kBias - Element::kMantissa;
+}
+
 // How elements stand in words.
 struct Fp4Words {
-  static constexpr int kBits = 4, kShift = 4;
+  using Element = E2M1;
+  static constexpr int kBits = 4, kShift = 4, kMagnitude = 7;
+  static constexpr int kStep = StepOf<E2M1>();
   static constexpr int64_t kGroup = 8;
 
   static inline uint32_t Word(uint32_t codes) { return codes; }
@@ -126,9 +148,13 @@ struct Fp4Words {
   }
 };
 
-template <typename Element>
+template <typename Type>
 struct ByteWords {
-  static constexpr int kBits = Element::kBits, kShift = 8;
+  using Element = Type;
+  static constexpr bool kIntegers = std::is_same_v<Element, MxInt8>;
+  static constexpr int kBits = Element::kBits, kShift = 8,
+                       kMagnitude = (kIntegers ? 256 : 1 << (kBits - 1)) - 1;
+  static constexpr int kStep = StepOf<Element>();
   static constexpr int64_t kGroup = 4;
 
   static inline uint32_t Word(uint32_t codes) {
@@ -167,47 +193,6 @@ int64_t RecordBytes(int64_t block) {
   return Layout::kScaleBytes * kWidePanel + CeilDiv(block, Layout::kGroup) * kWordGroup;
 }
 
-template <typename Layout>
-int64_t PackedBytes(const RowShape& row) {
-  const int64_t k = row.k, block = row.block, rest = k % block;
-  return k / block * RecordBytes<Layout>(block) + (rest != 0 ? RecordBytes<Layout>(rest) : 0);
-}
-
-// The word of the elements from i on, in `bytes` bytes of a row's codes.
-template <typename Layout>
-inline void PackWord(const uint8_t* codes, int64_t i, size_t bytes, uint8_t* to) {
-  constexpr size_t kFull = Layout::kGroup * Layout::kBits / 8;
-  const uint8_t* from = codes + i / 4 * Layout::kBits / 2;
-  uint32_t word = 0;
-  if (bytes == kFull) {
-    std::memcpy(&word, from, kFull);
-  } else {
-    std::memcpy(&word, from, bytes);
-  }
-  word = Layout::Word(word);
-  std::memcpy(to, &word, sizeof(word));
-}
-
-template <typename Layout>
-void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
-  const int64_t k = row.k, block = row.block;
-  if (rows < kWidePanel || k % Layout::kGroup != 0 || row.block % Layout::kGroup != 0)
-    std::memset(packed, 0, static_cast<size_t>(PackedBytes<Layout>(row)));
-  for (int64_t start = 0; start < k; start += block) {
-    uint8_t* record = packed + start / block * RecordBytes<Layout>(block);
-    const int64_t end = k - start < block ? k : start + block;
-    for (int64_t r = 0; r < rows; ++r)
-      Layout::PackScales(b.scales + r * b.scale_bytes, start / block, r, record);
-    uint8_t* words = record + Layout::kScaleBytes * kWidePanel;
-    for (int64_t i = start; i < end; i += Layout::kGroup, words += kWordGroup) {
-      const int64_t count = end - i < Layout::kGroup ? end - i : Layout::kGroup;
-      const auto bytes = static_cast<size_t>(CodeBytes(count, Layout::kBits));
-      for (int64_t r = 0; r < rows; ++r)
-        PackWord<Layout>(b.codes + r * b.code_bytes, i, bytes, words + 4 * r);
-    }
-  }
-}
-
 // Calls use(i, count, words, factors) for each group of the elements [start, end): count elements from i on,
 // the words of 64 rows and their factors. `start` is the beginning of a block. The count of a full group is a
 // constant.
@@ -229,6 +214,22 @@ inline void ForGroups(const GemmArgs& args, int64_t start, int64_t end, const Us
 
 inline __m512i LoadWords(const uint8_t* words, int quarter) {
   return _mm512_loadu_si512(words + 64 * quarter);
+}
+
+// Elements [start, end) of the panel to [k][64] float32.
+template <typename Layout>
+[[gnu::flatten]] void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, float* decoded) {
+  ForGroups<Layout>(args, start, end,
+                    [&](int64_t k, auto count, const uint8_t* words, const Factors(&factors)[kQuarters]) {
+                      Unroll<kQuarters>([&](auto q) {
+                        __m512i w = LoadWords(words, q);
+                        float* to = decoded + (k - start) * kWidePanel + kLanes * q;
+                        for (int64_t t = 0; t < count; ++t, to += kWidePanel) {
+                          _mm512_store_ps(to, DecodeLowest<Layout>(w, factors[q]));
+                          w = _mm512_srli_epi32(w, Layout::kShift);
+                        }
+                      });
+                    });
 }
 
 // kRows rows of A, float32, `a_stride` apart, times the panel.
