@@ -3,7 +3,8 @@
 // Why the bits are those of std::fma: vdpbf16ps is two float32 multiply-adds, one rounding each, that take
 // and give subnormals as zero. Let all elements of some rows of A be multiples of 2^p, those of a panel of B
 // of 2^q, p + q >= -126, none of them subnormal. Then their products are multiples of 2^-126, and so are
-// sums: rounding to 24 bits leaves a multiple of a power of two one. So no operand and no sum is subnormal.
+// sums: rounding to 24 bits leaves a multiple of a power of two one. So no operand and no sum is subnormal,
+// and none is -0, whatever the signs of zeros.
 // - q is known when B is packed (PanelFacts): from the smallest scale, or for E5M2 and E4M3 ones from the
 //   format: amxfp4 has 2^-17, amxfp4_e4m3 2^-10. From 2^-126 on bfloat16 holds all elements of a panel.
 // - p is that of a row of A: its smallest element apart from zeros is some 2^e or more, and has 8 significant
@@ -12,19 +13,26 @@
 // bfloat16 does not hold an element of A, the product is left to f32_packed_matmul__avx512.cc. Both need
 // elements below some 2^-50. Infinity and NaN are as in float32.
 //
-// Data layout: B as in packed_panels__avx512.h, A and decoded pieces as in bf16_tiles__avx512bf16.h: 256 k of
-// half a panel are [128 pairs][32 rows] words in scratch (16 KB, L1).
+// Data layout: B as in packed_panels__avx512.h, A and decoded pieces as in bf16_tiles__avx512bf16.h: 128 k of
+// half a panel are [64 pairs][32 rows] words in scratch (8 KB, L1).
 //
-// Register plan and bound: bf16_tiles__avx512bf16.h; decoding: bf16_panels__avx512bf16.h.
+// Up to 6 rows decode in registers, if the whole panel allows it: 4 rows x 64 columns (16 sums, 4 or 8
+// vectors of scales, up to 4 of tables), or 6 x 32, 128 k at a time, so that the second half finds its lines
+// in L1. Per 32 weights that is decoding, 4 to 7 operations, and a vdpbf16ps a row. More rows take B from
+// scratch.
+//
+// Register plan and bound of those: bf16_tiles__avx512bf16.h; decoding: bf16_panels__avx512bf16.h.
 #include "kernels/bf16_panels__avx512bf16.h"
 #include "kernels/matmul_kernels.h"
 
 namespace mxcompile {
 namespace {
 
-constexpr int64_t kPiece = 256;       // elements of k
-constexpr int kLeastExponent = -126;  // of normal numbers
-constexpr int kNone = -1024;          // exponent of what nothing is a multiple of
+constexpr int kMaxDirect = 6, kMaxWide = 4;  // rows
+constexpr int64_t kAhead = 12 << 10;         // bytes
+constexpr int64_t kPiece = 128;              // elements of k
+constexpr int kLeastExponent = -126;         // of normal numbers
+constexpr int kNone = -1024;                 // exponent of what nothing is a multiple of
 constexpr int64_t kHalfPanel = kWidePanel / 2;
 
 int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64 + 4; }
@@ -153,6 +161,51 @@ void MultiplyUnsafe(const GemmArgs& args, const PanelFacts& facts) {
   }
 }
 
+// One tile of A of kRows rows times kCount quarters of the panel, the elements [start, end) of k, decoded in
+// registers.
+template <typename Layout, int kRows, int kCount>
+[[gnu::flatten]] void MultiplyQuarters(const GemmArgs& args, int first, int64_t start, int64_t end) {
+  constexpr int64_t kStep = 4 * kRows;  // from a pair of a row to the next
+  const int64_t block = args.row.block, record_bytes = RecordBytes<Layout>(block);
+  const SumRows c{args.c, args.c_stride, start == 0};
+  __m512 sums[kRows][kCount];
+  Unroll<kRows>([&](auto r) { Unroll<kCount>([&](auto q) { sums[r][q] = c.Load(r, first + q); }); });
+  const uint8_t* a = args.a + start / 2 * kStep;
+  const uint8_t* record = args.packed + start / block * record_bytes;
+  for (; start < end; start += block, record += record_bytes) {
+    Subtracted scales[kCount];
+    LoadSubtracted<Layout>(record, first, scales);
+    const uint8_t* words = record + Layout::kScaleBytes * kWidePanel + 64 * first;
+    const int64_t groups = CeilDiv(end - start < block ? end - start : block, Layout::kGroup);
+    for (int64_t i = 0; i < groups; ++i, words += kWordGroup, a += Layout::kGroup / 2 * kStep) {
+      Unroll<kCount>([&](auto q) {
+        _mm_prefetch(reinterpret_cast<const char*>(words + kAhead + 64 * q), _MM_HINT_T0);
+        DecodeWords<Layout>(LoadWords(words, q), scales[q], [&](auto pair, __m512i b) {
+          Unroll<kRows>(
+              [&](auto r) { sums[r][q] = AddProducts(sums[r][q], PairOf(a + pair * kStep, r), b); });
+        });
+      });
+    }
+  }
+  Unroll<kRows>([&](auto r) { Unroll<kCount>([&](auto q) { c.Store(r, first + q, sums[r][q]); }); });
+}
+
+template <typename Layout, int kRows>
+void MultiplyDirectly(const GemmArgs& args) {
+  constexpr int kCount = kRows <= kMaxWide ? kQuarters : kHalfQuarters;
+  const int64_t k = args.row.k, piece = kCount == kQuarters ? k : kPiece;
+  for (int64_t start = 0; start < k; start += piece) {
+    const int64_t end = k - start < piece ? k : start + piece;
+    for (int first = 0; first < kQuarters; first += kCount)
+      MultiplyQuarters<Layout, kRows, kCount>(args, first, start, end);
+  }
+}
+
+template <typename Layout>
+constexpr void (*kDirect[kMaxDirect])(const GemmArgs&) = {
+    MultiplyDirectly<Layout, 1>, MultiplyDirectly<Layout, 2>, MultiplyDirectly<Layout, 3>,
+    MultiplyDirectly<Layout, 4>, MultiplyDirectly<Layout, 5>, MultiplyDirectly<Layout, 6>};
+
 template <typename Layout>
 void Gemm(const GemmArgs& args) {
   if (args.row.k == 0) {
@@ -162,6 +215,10 @@ void Gemm(const GemmArgs& args) {
   const PanelFacts facts = FactsOf<Layout>(args);
   int64_t safe = 0;
   ForTiles(args, facts, true, [&](const uint8_t*, int64_t, int64_t rows) { safe += rows; });
+  if constexpr (kHasTable<Layout>) {
+    const bool one_tile = args.m == args.a_tile && safe == args.m && args.m <= kMaxDirect;
+    if (one_tile && IsFast<Layout>(facts)) return kDirect<Layout>[safe - 1](args);
+  }
   if (safe > 0) MultiplyPairs<Layout>(args, facts);
   if (safe < args.m) MultiplyUnsafe<Layout>(args, facts);
 }
@@ -169,6 +226,7 @@ void Gemm(const GemmArgs& args) {
 int64_t ScratchFloats(const RowShape&) { return kDecodeStep * kWidePanel; }
 static_assert(kDecodeStep * kWidePanel * 4 >= kPiece / 2 * kPairBytes);
 
+constexpr int64_t kDirectK = 256;
 constexpr int64_t kMaxRows = 504;  // sums of a panel: 126 KB, in the L2 cache
 
 constexpr RowForm kForm = {RowBytes, EvenTiles, nullptr, PrepareRow};
@@ -198,15 +256,15 @@ constexpr MatMulKernels kMxint8 = MxSet<MxInt8>(f32_mxint8_matmul__avx512);
 
 }  // namespace
 
-const PairKernels bf16_amxfp4_packed_matmul__avx512bf16 = {&f32_amxfp4_matmul__avx512, &kAmxfp4};
-const PairKernels bf16_amxfp4_pot_packed_matmul__avx512bf16 = {&f32_amxfp4_pot_matmul__avx512, &kAmxfp4Pot};
+const PairKernels bf16_amxfp4_packed_matmul__avx512bf16 = {&kAmxfp4, &kAmxfp4};
+const PairKernels bf16_amxfp4_pot_packed_matmul__avx512bf16 = {&kAmxfp4Pot, &kAmxfp4Pot};
 const PairKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16 = {&f32_amxfp4_e4m3_matmul__avx512,
                                                                 &kAmxfp4E4M3};
-const PairKernels bf16_mxfp4_packed_matmul__avx512bf16 = {&f32_mxfp4_matmul__avx512, &kMxfp4};
-const PairKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16 = {&f32_mxfp6_e3m2_matmul__avx512, &kMxfp6E3M2};
-const PairKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16 = {&f32_mxfp6_e2m3_matmul__avx512, &kMxfp6E2M3};
-const PairKernels bf16_mxfp8_e4m3_packed_matmul__avx512bf16 = {&f32_mxfp8_e4m3_matmul__avx512, &kMxfp8E4M3};
-const PairKernels bf16_mxfp8_e5m2_packed_matmul__avx512bf16 = {&f32_mxfp8_e5m2_matmul__avx512, &kMxfp8E5M2};
-const PairKernels bf16_mxint8_packed_matmul__avx512bf16 = {&f32_mxint8_matmul__avx512, &kMxint8};
+const PairKernels bf16_mxfp4_packed_matmul__avx512bf16 = {&kMxfp4, &kMxfp4};
+const PairKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16 = {&kMxfp6E3M2, &kMxfp6E3M2};
+const PairKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16 = {&kMxfp6E2M3, &kMxfp6E2M3};
+const PairKernels bf16_mxfp8_e4m3_packed_matmul__avx512bf16 = {&kMxfp8E4M3, &kMxfp8E4M3};
+const PairKernels bf16_mxfp8_e5m2_packed_matmul__avx512bf16 = {&kMxfp8E5M2, &kMxfp8E5M2};
+const PairKernels bf16_mxint8_packed_matmul__avx512bf16 = {&kMxint8, &kMxint8};
 
 }  // namespace mxcompile

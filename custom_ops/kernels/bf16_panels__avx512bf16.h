@@ -64,6 +64,9 @@ struct Subtrahends<AmxE4M3Decode, E2M1> {  // too many mantissas for a table
 template <typename Layout>
 using SubtrahendsOf = Subtrahends<typename Layout::Decoder, typename Layout::Element>;
 
+template <typename Layout>
+constexpr bool kHasTable = SubtrahendsOf<Layout>::kLow <= 255;
+
 // Both bytes of the bfloat16 of elements times 2^kTop, by their codes; of 8-bit elements without sign.
 template <typename Element, int kTop>
 struct ByteTables {
@@ -121,9 +124,19 @@ struct Subtracted {
   __m512i above, below;  // the same without two sides
 };
 
-// The pairs of 16 rows of a group of words, pair i to to + i * kPairBytes.
-template <typename Layout>
-inline void DecodeWords(__m512i words, const Subtracted& scales, uint8_t* to) {
+// Those of the quarters of a record from `first` on.
+template <typename Layout, int kCount>
+inline void LoadSubtracted(const uint8_t* record, int first, Subtracted (&scales)[kCount]) {
+  Unroll<kCount>([&](auto q) {
+    const uint8_t* bytes = record + (first + q) * kLanes;
+    scales[q].above = SubtrahendsOf<Layout>::Load(bytes);
+    if constexpr (Layout::kTwoSides) scales[q].below = SubtrahendsOf<Layout>::Load(bytes + kWidePanel);
+  });
+}
+
+// Calls use(i, pair) for the pairs of 16 rows of a group of words.
+template <typename Layout, typename Use>
+inline void DecodeWords(__m512i words, const Subtracted& scales, const Use& use) {
   if constexpr (Layout::kBits == 4) {
     Unroll<4>([&](auto pair) {
       const __m512i spread = _mm512_set1_epi32((pair << 16 | pair) * 0x101);  // its byte to every one
@@ -134,35 +147,41 @@ inline void DecodeWords(__m512i words, const Subtracted& scales, uint8_t* to) {
         const __mmask32 negative = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(8));
         scale = _mm512_mask_blend_epi16(negative, scale, scales.below);
       }
-      _mm512_storeu_si512(to + pair * kPairBytes, DecodeNibbles<SubtrahendsOf<Layout>::kTop>(codes, scale));
+      use(pair, DecodeNibbles<SubtrahendsOf<Layout>::kTop>(codes, scale));
     });
   } else {
     __m512i first, second;
     LookUpPairs<typename Layout::Element>(words, &first, &second);
-    _mm512_storeu_si512(to, _mm512_subs_epu16(first, scales.above));
-    _mm512_storeu_si512(to + kPairBytes, _mm512_subs_epu16(second, scales.above));
+    use(std::integral_constant<int, 0>(), _mm512_subs_epu16(first, scales.above));
+    use(std::integral_constant<int, 1>(), _mm512_subs_epu16(second, scales.above));
   }
 }
 
 // The same in float32, for any scales and codes: the values are exact in bfloat16, so their upper words are
 // enough.
-template <typename Layout>
-inline void DecodeWordsSlowly(__m512i words, const Factors& factors, uint8_t* to) {
+template <typename Layout, typename Use>
+inline void DecodeWordsSlowly(__m512i words, const Factors& factors, const Use& use) {
   Unroll<Layout::kGroup / 2>([&](auto pair) {
     const __m512i upper = _mm512_castps_si512(DecodeLowest<Layout>(words, factors));
     words = _mm512_srli_epi32(words, Layout::kShift);
     const __m512i lower = _mm512_castps_si512(DecodeLowest<Layout>(words, factors));
     words = _mm512_srli_epi32(words, Layout::kShift);
-    _mm512_storeu_si512(to + pair * kPairBytes,
-                        _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(lower, 16), upper));
+    use(pair, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(lower, 16), upper));
   });
+}
+
+// Whether a whole panel can be decoded by subtraction.
+template <typename Layout>
+inline bool IsFast(const PanelFacts& facts) {
+  using Scales = SubtrahendsOf<Layout>;
+  return facts.plain != 0 && facts.smallest >= Scales::kLow && facts.largest <= Scales::kHigh;
 }
 
 // Whether all scales of half a record are such that the subtraction is right.
 template <typename Layout>
 inline bool HasFastScales(const uint8_t* record, int half) {
   using Scales = SubtrahendsOf<Layout>;
-  if constexpr (Scales::kLow > 255) return false;
+  if constexpr (!kHasTable<Layout>) return false;
   __mmask32 other = 0;
   for (int side = 0; side < Layout::kScaleBytes; ++side) {
     const __m256i bytes =
@@ -183,22 +202,19 @@ template <typename Layout>
     for (int64_t i = 0; i < groups; ++i, words += kWordGroup, to += Layout::kGroup / 2 * kPairBytes) {
       Unroll<kHalfQuarters>([&](auto q) {
         _mm_prefetch(reinterpret_cast<const char*>(words + ahead + 64 * q), _MM_HINT_T0);
-        decode(_mm512_loadu_si512(words + 64 * q), q, to + 64 * q);
+        decode(LoadWords(words, q), q,
+               [&](auto pair, __m512i b) { _mm512_storeu_si512(to + pair * kPairBytes + 64 * q, b); });
       });
     }
   };
   if (plain && HasFastScales<Layout>(record, half)) {
     Subtracted scales[kHalfQuarters];
-    Unroll<kHalfQuarters>([&](auto q) {
-      const uint8_t* bytes = record + (first + q) * kLanes;
-      scales[q].above = SubtrahendsOf<Layout>::Load(bytes);
-      if constexpr (Layout::kTwoSides) scales[q].below = SubtrahendsOf<Layout>::Load(bytes + kWidePanel);
-    });
-    each([&](__m512i w, auto q, uint8_t* at) { DecodeWords<Layout>(w, scales[q], at); });
+    LoadSubtracted<Layout>(record, first, scales);
+    each([&](__m512i w, auto q, const auto& use) { DecodeWords<Layout>(w, scales[q], use); });
   } else {
     Factors factors[kHalfQuarters];
     Unroll<kHalfQuarters>([&](auto q) { factors[q] = LoadFactors<Layout>(record, first + q); });
-    each([&](__m512i w, auto q, uint8_t* at) { DecodeWordsSlowly<Layout>(w, factors[q], at); });
+    each([&](__m512i w, auto q, const auto& use) { DecodeWordsSlowly<Layout>(w, factors[q], use); });
   }
 }
 

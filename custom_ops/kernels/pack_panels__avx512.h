@@ -13,8 +13,9 @@ constexpr int64_t kFactBytes = 64;
 
 // What is known of a panel.
 struct PanelFacts {
-  int32_t step;   // elements that are finite are multiples of 2^step
-  int32_t plain;  // 0: codes may be infinity, NaN or 8-bit -0, or of MxInt8 -2
+  uint8_t smallest, largest;  // scale bytes
+  int32_t step;               // elements that are finite are multiples of 2^step
+  int32_t plain;              // 0: codes may be infinity, NaN or 8-bit -0, or of MxInt8 -2
 };
 
 template <typename Layout>
@@ -48,16 +49,14 @@ inline __mmask64 UnusualPowers(__m512i scales) {
          _mm512_cmpneq_epi8_mask(scales, _mm512_set1_epi8(-1));
 }
 
-// Makes those scales 1 that nothing but zeros has. The smallest of each 64 go to `smallest`.
+// Makes those scales 1 that nothing but zeros has.
 template <typename Layout>
-void SettlePowers(const BRows& b, int64_t rows, int64_t start, int64_t end, uint8_t* record,
-                  __m512i* smallest) {
+void SettlePowers(const BRows& b, int64_t rows, int64_t start, int64_t end, uint8_t* record) {
   for (int side = 0; side < Layout::kScaleBytes; ++side, record += kWidePanel) {
     for (__mmask64 left = UnusualPowers(_mm512_loadu_si512(record)); left != 0; left &= left - 1) {
       const int64_t r = __builtin_ctzll(left);
       if (r < rows && !NeedsScale<Layout>(b.codes + r * b.code_bytes, start, end, side)) record[r] = 127;
     }
-    *smallest = _mm512_min_epu8(*smallest, _mm512_loadu_si512(record));
   }
 }
 
@@ -75,12 +74,34 @@ inline bool ArePlain(const uint8_t* words) {
   return others == 0;
 }
 
-inline uint8_t SmallestByte(__m512i bytes) {
-  alignas(64) uint8_t each[64];
-  _mm512_store_si512(each, bytes);
-  uint8_t smallest = each[0];
-  for (uint8_t byte : each) smallest = byte < smallest ? byte : smallest;
-  return smallest;
+// The smallest and the largest of bytes, lane by lane.
+struct ByteRange {
+  __m512i smallest = _mm512_set1_epi8(-1), largest = _mm512_setzero_si512();
+
+  inline void Add(__m512i bytes) {
+    smallest = _mm512_min_epu8(smallest, bytes);
+    largest = _mm512_max_epu8(largest, bytes);
+  }
+  void Put(PanelFacts* facts) const {
+    alignas(64) uint8_t low[64], high[64];
+    _mm512_store_si512(low, smallest);
+    _mm512_store_si512(high, largest);
+    facts->smallest = low[0];
+    facts->largest = high[0];
+    for (int i = 1; i < 64; ++i) {
+      facts->smallest = low[i] < facts->smallest ? low[i] : facts->smallest;
+      facts->largest = high[i] > facts->largest ? high[i] : facts->largest;
+    }
+  }
+};
+
+// kCount bytes as the low bytes of a word; three in two loads, since what goes through memory byte by byte
+// stalls.
+template <size_t kCount>
+inline uint32_t LoadBytes(const uint8_t* from) {
+  uint32_t word = 0;
+  std::memcpy(&word, from, kCount == 3 ? 2 : kCount);
+  return kCount == 3 ? word | static_cast<uint32_t>(from[2]) << 16 : word;
 }
 
 // The word of the elements from i on, in `bytes` bytes of a row's codes.
@@ -90,7 +111,7 @@ inline void PackWord(const uint8_t* codes, int64_t i, size_t bytes, uint8_t* to)
   const uint8_t* from = codes + i / 4 * Layout::kBits / 2;
   uint32_t word = 0;
   if (bytes == kFull) {
-    std::memcpy(&word, from, kFull);
+    word = LoadBytes<kFull>(from);
   } else {
     std::memcpy(&word, from, bytes);
   }
@@ -116,18 +137,23 @@ void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
   const int64_t k = row.k, block = row.block, size = PackedBytes<Layout>(row);
   if (rows < kWidePanel || k % Layout::kGroup != 0 || row.block % Layout::kGroup != 0)
     std::memset(packed, 0, static_cast<size_t>(size));
-  __m512i smallest = _mm512_set1_epi8(-1);
-  PanelFacts facts = {Layout::kScaleStep + Layout::kStep, 1};
+  ByteRange range;
+  PanelFacts facts = {0, 0, Layout::kScaleStep + Layout::kStep, 1};
   for (int64_t start = 0; start < k; start += block) {
     uint8_t* record = packed + start / block * RecordBytes<Layout>(block);
     const int64_t end = k - start < block ? k : start + block;
     Layout::FillScales(rows, record);
     for (int64_t r = 0; r < rows; ++r)
       Layout::PackScales(b.scales + r * b.scale_bytes, start / block, r, record);
-    if constexpr (Layout::kPowers) SettlePowers<Layout>(b, rows, start, end, record, &smallest);
+    if constexpr (Layout::kPowers) SettlePowers<Layout>(b, rows, start, end, record);
+    if constexpr (Layout::kBytes) {
+      for (int64_t s = 0; s < Layout::kScaleBytes; ++s)
+        range.Add(_mm512_loadu_si512(record + s * kWidePanel));
+    }
     facts.plain &= PackWords<Layout>(b, rows, start, end, record + Layout::kScaleBytes * kWidePanel);
   }
-  if constexpr (Layout::kPowers) facts.step = SmallestByte(smallest) - 127 + Layout::kStep;
+  if constexpr (Layout::kBytes) range.Put(&facts);
+  if constexpr (Layout::kPowers) facts.step = facts.smallest - 127 + Layout::kStep;
   std::memcpy(packed + size - kFactBytes, &facts, sizeof(facts));
 }
 

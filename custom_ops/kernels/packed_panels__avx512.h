@@ -42,7 +42,7 @@ template <typename Decode>
 struct ByteScales {
   static constexpr int64_t kScaleBytes = Decode::kCount;  // a row
   static constexpr bool kTwoSides = Decode::kCount == 2;
-  static constexpr bool kPowers = Decode::kOne == 127;
+  static constexpr bool kBytes = true, kPowers = Decode::kOne == 127;
   static constexpr int kScaleStep = Decode::kStep;
   using Decoder = Decode;
 
@@ -63,7 +63,7 @@ struct ByteScales {
 // nvfp4: the product of block and tensor scale, float32 [64 rows].
 struct NvProducts {
   static constexpr int64_t kScaleBytes = 4;
-  static constexpr bool kTwoSides = false, kPowers = false;
+  static constexpr bool kTwoSides = false, kBytes = false, kPowers = false;
   static constexpr int kScaleStep = -149;
 
   static void FillScales(int64_t, uint8_t*) {}

@@ -132,6 +132,8 @@ void TestLeftToAnother(Isa isa) {
 
 void TestBf16Products(Isa isa) {
   TestLeftToAnother(isa);
+  // Cut into chunks of rows of which the last is smaller than a tile.
+  TestProduct({"mxint8", "mxfp6_e3m2", 20665, 2, 3}, kRows[0], kOperands[0], false, isa);
   constexpr int64_t kShapes[][3] = {{5, 33, 70}, {2, 65, 33}, {14, 34, 129}, {4, 64, 300}, {17, 97, 16}};
   size_t i = 0;
   for (const char* a_format : kFormats) {
