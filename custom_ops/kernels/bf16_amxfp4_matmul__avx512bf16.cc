@@ -1,5 +1,5 @@
-// amxfp4 rows times amxfp4 rows, and amxfp4_e4m3 likewise, in bfloat16 with AVX512 BF16: exact operands of 5
-// or 6 significant bits, sums as kernels.h has them.
+// amxfp4 rows times amxfp4 rows, in bfloat16 with AVX512 BF16: exact operands of 5 significant bits, sums as
+// kernels.h has them.
 //
 // No product of two amxfp4 elements is below 2^-34, nor is a sum of them: so the bits of vdpbf16ps are those
 // of std::fma.
@@ -74,11 +74,10 @@ void DecodeGroupSlowly(const uint8_t* codes, __m512 above, __m512 below, uint8_t
 }
 
 // The scales of a group as float32.
-template <typename Decode>
 inline __m512 GroupScales(const uint8_t* record, int group, int side) {
   const uint8_t* bytes = record + 32 * side + 8 * group;  // rows 0-7; rows 8-15 are 16 bytes further
   const auto eight = [](const uint8_t* from) {
-    return Decode::Decode(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return AmxDecode::Decode(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   };
   return _mm512_insertf32x8(_mm512_castps256_ps512(eight(bytes)), eight(bytes + 16), 1);
 }
@@ -102,31 +101,24 @@ inline __m512i GroupHalves(const uint8_t* record, int group) {
   return group == 0 ? _mm512_unpacklo_epi8(zero, bytes) : _mm512_unpackhi_epi8(zero, bytes);
 }
 
-// Only E5M2 has the fast way.
-template <typename Decode>
-constexpr bool kFast = std::is_same_v<Decode, AmxDecode>;
-
-template <typename Decode>
 void DecodeRecord(const uint8_t* record, uint8_t* to) {
   PrefetchNext(record);
-  const bool fast = kFast<Decode> && IsPlain(record);
+  const bool fast = IsPlain(record);
   for (int g = 0; g < 2; ++g) {
     const uint8_t* codes = record + kScales + g * kGroupCodes;
     if (fast) {
       const __m512i words = ScaleWords(GroupHalves(record, g));
       DecodeGroup(codes, InBothWords(words, 0), InBothWords(words, 1), to + 64 * g);
     } else {
-      DecodeGroupSlowly(codes, GroupScales<Decode>(record, g, 0), GroupScales<Decode>(record, g, 1),
-                        to + 64 * g);
+      DecodeGroupSlowly(codes, GroupScales(record, g, 0), GroupScales(record, g, 1), to + 64 * g);
     }
   }
 }
 
 // The elements [start, end) of a panel. What stands behind the row is 0 even if its scale is not finite.
-template <typename Decode>
 void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* decoded) {
   for (int64_t i = start; i < end; i += kPairBlock)
-    DecodeRecord<Decode>(args.packed + i / kPairBlock * kRecord, decoded + (i - start) / 2 * kPairBytes);
+    DecodeRecord(args.packed + i / kPairBlock * kRecord, decoded + (i - start) / 2 * kPairBytes);
   if ((end - start) % 2 == 0) return;
   uint8_t* last = decoded + (end - start) / 2 * kPairBytes;
   for (int g = 0; g < 2; ++g) {
@@ -191,7 +183,6 @@ bool ArePlain(const uint8_t* record, int64_t records) {
   return plain;
 }
 
-template <typename Decode>
 void Gemm(const GemmArgs& args) {
   auto* decoded = reinterpret_cast<uint8_t*>(args.scratch);
   const int64_t step = 4 * args.a_tile, tile_bytes = args.a_tile * args.a_stride;
@@ -202,12 +193,12 @@ void Gemm(const GemmArgs& args) {
     const SumRows c{args.c, args.c_stride, start == 0};
     const uint8_t* record = args.packed + start / kPairBlock * kRecord;
     const int64_t records = size / kPairBlock;
-    if (kFast<Decode> && args.m <= kMaxDirect && records > 0 && ArePlain(record, records)) {
+    if (args.m <= kMaxDirect && records > 0 && ArePlain(record, records)) {
       kDirect[args.m - 1](a, step, record, records, c);
       size = records * kPairBlock;
       continue;
     }
-    DecodePiece<Decode>(args, start, start + size, decoded);
+    DecodePiece(args, start, start + size, decoded);
     for (int64_t row = 0; row < args.m; row += args.a_tile, a += tile_bytes) {
       const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;
       const uint8_t* next = rows < args.m - row ? a + tile_bytes : args.a + (start + kPiece) / 2 * step;
@@ -224,14 +215,13 @@ int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
 // One tile for what is multiplied directly.
 int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : EvenTiles(m); }
 
-template <typename Decode>
 void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
   const __m512 magnitudes = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
                                            -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
   for (int64_t start = 0; start < k; start += kPairBlock, scales += 2) {
     const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
     const __m128 sides =
-        _mm256_castps256_ps128(Decode::Decode(_mm_cvtsi32_si128(scales[0] | scales[1] << 8)));
+        _mm256_castps256_ps128(AmxDecode::Decode(_mm_cvtsi32_si128(scales[0] | scales[1] << 8)));
     const __m512 both = _mm512_mask_blend_ps(0xFF00, _mm512_broadcastss_ps(sides),
                                              _mm512_broadcastss_ps(_mm_movehdup_ps(sides)));
     const __m256i values =
@@ -254,24 +244,14 @@ void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t*
 
 constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
-template <typename Decode>
-constexpr RowForm kForm = {RowBytes, TileRows, PrepareRow<Decode>};
-
-template <typename Decode>
-constexpr MatMulKernels Set() {
-  return {kTilePanel,   Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats,
-          Gemm<Decode>, &kForm<Decode>,        kMaxRows,       8,
-          kPiece};
-}
+constexpr RowForm kForm = {RowBytes, TileRows, PrepareRow};
 
 }  // namespace
 
-const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = Set<AmxDecode>();
-const MatMulKernels bf16_amxfp4_e4m3_matmul__avx512bf16 = Set<AmxE4M3Decode>();
+const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {
+    kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, kMaxRows, 8, kPiece};
 
 const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {&amxfp4_amxfp4_matmul__avx512vnni,
                                                       &bf16_amxfp4_matmul__avx512bf16};
-const PairKernels amxfp4_e4m3_matmul__avx512bf16 = {&bf16_amxfp4_e4m3_matmul__avx512bf16,
-                                                    &bf16_amxfp4_e4m3_matmul__avx512bf16};
 
 }  // namespace mxcompile

@@ -54,5 +54,43 @@ inline __m512i DecodeNibbles(__m512i codes, __m512i scale) {
   return _mm512_subs_epu16(value, scale);
 }
 
+constexpr int kE4M3Top = 8;
+
+// The same for scales of three mantissa bits, by index bits 3 to 5, of magnitudes alone.
+struct FineTable {
+  alignas(64) uint16_t words[64];
+
+  constexpr FineTable() : words() {
+    constexpr int kMagnitudes[8] = {0, 1, 2, 3, 4, 6, 8, 12};  // doubled
+    for (int i = 0; i < 64; ++i) {
+      const int significand = kMagnitudes[i & 7] * (15 - (i >> 3));  // of value / 2^kE4M3Top * 16
+      if (significand == 0) continue;
+      int exponent = 127 + kE4M3Top - 4 + 7, bits = significand;
+      for (; bits < 128; bits *= 2) --exponent;
+      words[i] = static_cast<uint16_t>((exponent << 7) + (bits & 127) + (i & 0x38));
+    }
+  }
+};
+
+constexpr FineTable kFineTable;
+
+// Scales of words that are E4M3: how far the exponent is below the largest in bits 7 and up, 7 - mantissa in
+// bits 3 to 5.
+inline __m512i FineScaleWords(__m512i bytes) {
+  const __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(0x7F), bytes);
+  const __m512i mantissa = _mm512_and_si512(_mm512_slli_epi16(below, 3), _mm512_set1_epi16(0x38));
+  // (below << 4 & ~127) | mantissa
+  return _mm512_ternarylogic_epi32(_mm512_slli_epi16(below, 4), _mm512_set1_epi16(127), mantissa, 0xBA);
+}
+
+// DecodeNibbles with those.
+inline __m512i DecodeFineNibbles(__m512i codes, __m512i scale) {
+  const __m512i index = _mm512_ternarylogic_epi32(codes, scale, _mm512_set1_epi16(7), 0xE4);
+  const __m512i value = _mm512_permutex2var_epi16(_mm512_load_si512(kFineTable.words), index,
+                                                  _mm512_load_si512(kFineTable.words + 32));
+  return _mm512_ternarylogic_epi32(_mm512_subs_epu16(value, scale), _mm512_slli_epi16(codes, 12),
+                                   _mm512_set1_epi16(INT16_MIN), 0xF8);  // v | (c & top)
+}
+
 }  // namespace
 }  // namespace mxcompile

@@ -215,10 +215,8 @@ void Gemm(const GemmArgs& args) {
   const PanelFacts facts = FactsOf<Layout>(args);
   int64_t safe = 0;
   ForTiles(args, facts, true, [&](const uint8_t*, int64_t, int64_t rows) { safe += rows; });
-  if constexpr (kHasTable<Layout>) {
-    const bool one_tile = args.m == args.a_tile && safe == args.m && args.m <= kMaxDirect;
-    if (one_tile && IsFast<Layout>(facts)) return kDirect<Layout>[safe - 1](args);
-  }
+  const bool one_tile = args.m == args.a_tile && safe == args.m && args.m <= kMaxDirect;
+  if (one_tile && IsFast<Layout>(facts)) return kDirect<Layout>[safe - 1](args);
   if (safe > 0) MultiplyPairs<Layout>(args, facts);
   if (safe < args.m) MultiplyUnsafe<Layout>(args, facts);
 }
@@ -258,8 +256,7 @@ constexpr MatMulKernels kMxint8 = MxSet<MxInt8>(f32_mxint8_matmul__avx512);
 
 const PairKernels bf16_amxfp4_packed_matmul__avx512bf16 = {&kAmxfp4, &kAmxfp4};
 const PairKernels bf16_amxfp4_pot_packed_matmul__avx512bf16 = {&kAmxfp4Pot, &kAmxfp4Pot};
-const PairKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16 = {&f32_amxfp4_e4m3_matmul__avx512,
-                                                                &kAmxfp4E4M3};
+const PairKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16 = {&kAmxfp4E4M3, &kAmxfp4E4M3};
 const PairKernels bf16_mxfp4_packed_matmul__avx512bf16 = {&kMxfp4, &kMxfp4};
 const PairKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16 = {&kMxfp6E3M2, &kMxfp6E3M2};
 const PairKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16 = {&kMxfp6E2M3, &kMxfp6E2M3};

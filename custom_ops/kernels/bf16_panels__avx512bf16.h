@@ -5,11 +5,12 @@
 // holds it unless it is too small.
 //
 // Elements of 4 bits: a shuffle and a shift bring 32 of them to the low nibbles of words; then as in
-// bf16_decode__avx512.h, with two scales a block by sign first: 5 or 7 operations. Elements of 6 or 8 bits,
-// 64 at a time: a shuffle sorts them by pairs; two vpermb or vpermi2b look up both bytes of the bfloat16, of
-// 8 bits without the sign, which takes one or two more; two unpackings join the bytes; two subtractions apply
-// the scales: 3.5 to 4.5 operations for 32. Records with scales for which that is not right, or that are
-// E4M3, and panels with codes that are not plain go a longer way through float32: 12 to 24 operations for 32.
+// bf16_decode__avx512.h, with two scales a block by sign first: 5 or 7 operations, 9 with E4M3 scales.
+// Elements of 6 or 8 bits, 64 at a time: a shuffle sorts them by pairs; two vpermb or vpermi2b look up both
+// bytes of the bfloat16, of 8 bits without the sign, which takes one or two more; two unpackings join the
+// bytes; two subtractions apply the scales: 3.5 to 4.5 operations for 32. Records with scales for which that
+// is not right, and panels with codes that are not plain go a longer way through float32: 12 to 24 operations
+// for 32.
 #pragma once
 
 #include "kernels/bf16_decode__avx512.h"
@@ -43,29 +44,29 @@ struct Subtrahends<PowerDecode<kSides>, Element> {
     const __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(kHigh), InBothWords(bytes));
     return _mm512_or_si512(_mm512_slli_epi16(below, 7), _mm512_set1_epi16(kMantissa));
   }
+  static inline __m512i Decode(__m512i codes, __m512i scale) { return DecodeNibbles<kTop>(codes, scale); }
 };
 
 template <>
 struct Subtrahends<AmxDecode, E2M1> {
-  static constexpr int kTop = kE5M2Top, kLow = kSmallestNormal, kHigh = kLargestNormal;
+  static constexpr int kLow = kSmallestNormal, kHigh = kLargestNormal;
 
   static inline __m512i Load(const uint8_t* bytes) {
     return ScaleWords(_mm512_slli_epi16(InBothWords(bytes), 8));
   }
+  static inline __m512i Decode(__m512i codes, __m512i scale) { return DecodeNibbles<kE5M2Top>(codes, scale); }
 };
 
 template <>
-struct Subtrahends<AmxE4M3Decode, E2M1> {  // too many mantissas for a table
-  static constexpr int kTop = 0, kLow = 256, kHigh = 256;
+struct Subtrahends<AmxE4M3Decode, E2M1> {
+  static constexpr int kLow = 1 << E4M3Extended::kMantissa, kHigh = E4M3Extended::kMax;
 
-  static inline __m512i Load(const uint8_t*) { return _mm512_setzero_si512(); }
+  static inline __m512i Load(const uint8_t* bytes) { return FineScaleWords(InBothWords(bytes)); }
+  static inline __m512i Decode(__m512i codes, __m512i scale) { return DecodeFineNibbles(codes, scale); }
 };
 
 template <typename Layout>
 using SubtrahendsOf = Subtrahends<typename Layout::Decoder, typename Layout::Element>;
-
-template <typename Layout>
-constexpr bool kHasTable = SubtrahendsOf<Layout>::kLow <= 255;
 
 // Both bytes of the bfloat16 of elements times 2^kTop, by their codes; of 8-bit elements without sign.
 template <typename Element, int kTop>
@@ -147,7 +148,7 @@ inline void DecodeWords(__m512i words, const Subtracted& scales, const Use& use)
         const __mmask32 negative = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(8));
         scale = _mm512_mask_blend_epi16(negative, scale, scales.below);
       }
-      use(pair, DecodeNibbles<SubtrahendsOf<Layout>::kTop>(codes, scale));
+      use(pair, SubtrahendsOf<Layout>::Decode(codes, scale));
     });
   } else {
     __m512i first, second;
@@ -181,7 +182,6 @@ inline bool IsFast(const PanelFacts& facts) {
 template <typename Layout>
 inline bool HasFastScales(const uint8_t* record, int half) {
   using Scales = SubtrahendsOf<Layout>;
-  if constexpr (!kHasTable<Layout>) return false;
   __mmask32 other = 0;
   for (int side = 0; side < Layout::kScaleBytes; ++side) {
     const __m256i bytes =
