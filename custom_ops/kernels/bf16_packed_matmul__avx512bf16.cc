@@ -241,27 +241,20 @@ constexpr MatMulKernels MxSet(const MatMulKernels& in_float32) {
   return Set<ByteScales<PowerDecode<1>>, ByteWords<Element>>(in_float32);
 }
 
-constexpr MatMulKernels kAmxfp4 = Set<ByteScales<AmxDecode>, Fp4Words>(f32_amxfp4_matmul__avx512);
-constexpr MatMulKernels kAmxfp4Pot = Set<ByteScales<PowerDecode<2>>, Fp4Words>(f32_amxfp4_pot_matmul__avx512);
-constexpr MatMulKernels kAmxfp4E4M3 =
-    Set<ByteScales<AmxE4M3Decode>, Fp4Words>(f32_amxfp4_e4m3_matmul__avx512);
-constexpr MatMulKernels kMxfp4 = Set<ByteScales<PowerDecode<1>>, Fp4Words>(f32_mxfp4_matmul__avx512);
-constexpr MatMulKernels kMxfp6E3M2 = MxSet<E3M2>(f32_mxfp6_e3m2_matmul__avx512);
-constexpr MatMulKernels kMxfp6E2M3 = MxSet<E2M3>(f32_mxfp6_e2m3_matmul__avx512);
-constexpr MatMulKernels kMxfp8E4M3 = MxSet<E4M3>(f32_mxfp8_e4m3_matmul__avx512);
-constexpr MatMulKernels kMxfp8E5M2 = MxSet<E5M2>(f32_mxfp8_e5m2_matmul__avx512);
-constexpr MatMulKernels kMxint8 = MxSet<MxInt8>(f32_mxint8_matmul__avx512);
-
 }  // namespace
 
-const PairKernels bf16_amxfp4_packed_matmul__avx512bf16 = {&kAmxfp4, &kAmxfp4};
-const PairKernels bf16_amxfp4_pot_packed_matmul__avx512bf16 = {&kAmxfp4Pot, &kAmxfp4Pot};
-const PairKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16 = {&kAmxfp4E4M3, &kAmxfp4E4M3};
-const PairKernels bf16_mxfp4_packed_matmul__avx512bf16 = {&kMxfp4, &kMxfp4};
-const PairKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16 = {&kMxfp6E3M2, &kMxfp6E3M2};
-const PairKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16 = {&kMxfp6E2M3, &kMxfp6E2M3};
-const PairKernels bf16_mxfp8_e4m3_packed_matmul__avx512bf16 = {&kMxfp8E4M3, &kMxfp8E4M3};
-const PairKernels bf16_mxfp8_e5m2_packed_matmul__avx512bf16 = {&kMxfp8E5M2, &kMxfp8E5M2};
-const PairKernels bf16_mxint8_packed_matmul__avx512bf16 = {&kMxint8, &kMxint8};
+const MatMulKernels bf16_amxfp4_packed_matmul__avx512bf16 =
+    Set<ByteScales<AmxDecode>, Fp4Words>(f32_amxfp4_matmul__avx512);
+const MatMulKernels bf16_amxfp4_pot_packed_matmul__avx512bf16 =
+    Set<ByteScales<PowerDecode<2>>, Fp4Words>(f32_amxfp4_pot_matmul__avx512);
+const MatMulKernels bf16_amxfp4_e4m3_packed_matmul__avx512bf16 =
+    Set<ByteScales<AmxE4M3Decode>, Fp4Words>(f32_amxfp4_e4m3_matmul__avx512);
+const MatMulKernels bf16_mxfp4_packed_matmul__avx512bf16 =
+    Set<ByteScales<PowerDecode<1>>, Fp4Words>(f32_mxfp4_matmul__avx512);
+const MatMulKernels bf16_mxfp6_e3m2_packed_matmul__avx512bf16 = MxSet<E3M2>(f32_mxfp6_e3m2_matmul__avx512);
+const MatMulKernels bf16_mxfp6_e2m3_packed_matmul__avx512bf16 = MxSet<E2M3>(f32_mxfp6_e2m3_matmul__avx512);
+const MatMulKernels bf16_mxfp8_e4m3_packed_matmul__avx512bf16 = MxSet<E4M3>(f32_mxfp8_e4m3_matmul__avx512);
+const MatMulKernels bf16_mxfp8_e5m2_packed_matmul__avx512bf16 = MxSet<E5M2>(f32_mxfp8_e5m2_matmul__avx512);
+const MatMulKernels bf16_mxint8_packed_matmul__avx512bf16 = MxSet<MxInt8>(f32_mxint8_matmul__avx512);
 
 }  // namespace mxcompile

@@ -136,7 +136,7 @@ struct FormatSpec {
   // With rows of A of the same format, both in blocks of 32; none: as below.
   const PairKernels* with_itself[kIsaCount];
   // With rows of A of any format that has this too: one whose elements bfloat16 holds; none: `matmul`.
-  const PairKernels* in_bf16[kIsaCount];
+  const MatMulKernels* in_bf16[kIsaCount];
 };
 
 }  // namespace mxcompile

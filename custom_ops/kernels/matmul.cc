@@ -303,9 +303,8 @@ const MatMulKernels& MatMulSet(const MatMulProblem& p) {
   const PairKernels* const pair = BestUpTo(b.with_itself, p.isa);
   if (pair != nullptr && a == &b && p.a_format->block == kPairBlock && p.b_format.block == kPairBlock)
     return p.constant_b && p.m <= PairKernels::kFewRows ? *pair->few : *pair->many;
-  const PairKernels* const in_bf16 = BestUpTo(b.in_bf16, p.isa);
-  if (in_bf16 != nullptr && a != nullptr && BestUpTo(a->in_bf16, p.isa) != nullptr)
-    return p.m <= PairKernels::kFewRows ? *in_bf16->few : *in_bf16->many;
+  const MatMulKernels* const in_bf16 = BestUpTo(b.in_bf16, p.isa);
+  if (in_bf16 != nullptr && a != nullptr && BestUpTo(a->in_bf16, p.isa) != nullptr) return *in_bf16;
   // What int8 rows look like is known to these sets alone, so the name decides.
   const MatMulKernels* const with_int8 = BestUpTo(b.with_int8, p.isa);
   const bool whole_rows = a != nullptr && p.a_format->block == 0 && p.b_format.block == 0;
