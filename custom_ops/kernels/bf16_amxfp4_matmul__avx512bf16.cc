@@ -7,19 +7,11 @@
 // Data layout: B as in fp4_tiles__avx512.h, A as in bf16_tiles__avx512bf16.h. Pieces of 256 k of a panel are
 // decoded to [128 pairs][32 rows] words in scratch (16 KB, L1).
 //
-// Decoding 32 weights takes six operations: a shift brings nibbles down (the first needs none); vptestmw
-// finds their signs; a blend takes the scale of that side; vpternlog puts code and mantissa of the scale
-// together, an index of 6 bits for vpermi2w; what comes out has the largest exponent, and a saturating
-// subtraction lowers it by the scale's, which keeps zero. Scales that are not normal numbers above zero go a
-// longer way through float32.
-//
 // Up to 16 rows decode in registers, so that decoding fills the cycles between two vdpbf16ps: 32 columns at a
 // time for up to 9 rows, else 16. More rows take B from scratch.
 //
-// Register plan and bound: bf16_tiles__avx512bf16.h.
-#include "kernels/bf16_decode__avx512.h"
-#include "kernels/bf16_tiles__avx512bf16.h"
-#include "kernels/elements__avx2.h"
+// Decoding: bf16_fp4__avx512bf16.h; register plan and bound: bf16_tiles__avx512bf16.h.
+#include "kernels/bf16_fp4__avx512bf16.h"
 #include "kernels/matmul_kernels.h"
 
 namespace mxcompile {
@@ -43,8 +35,7 @@ inline __m512i DecodePair(__m512i lanes, __m512i above, __m512i below) {
   const __m512i shifted = kPair == 0 ? lanes : _mm512_srli_epi16(lanes, 4 * kPair);
   const __mmask32 negative =
       _mm512_test_epi16_mask(lanes, _mm512_set1_epi16(static_cast<int16_t>(8 << 4 * kPair)));
-  const __m512i scale = _mm512_mask_blend_epi16(negative, above, below);
-  return DecodeNibbles<kE5M2Top>(shifted, scale);
+  return DecodeSides(shifted, negative, above, below);
 }
 
 void DecodeGroup(const uint8_t* codes, __m512i above, __m512i below, uint8_t* to) {
@@ -57,19 +48,10 @@ void DecodeGroup(const uint8_t* codes, __m512i above, __m512i below, uint8_t* to
   }
 }
 
-// The same for any scales, in float32: the values are exact in bfloat16, so their upper words are enough.
 void DecodeGroupSlowly(const uint8_t* codes, __m512 above, __m512 below, uint8_t* to) {
-  const __m512 elements = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f,
-                                         -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
-  const auto decode = [&](__m512i lanes) {  // the lowest nibbles
-    const __mmask16 negative = _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(8));
-    const __m512 scale = _mm512_mask_blend_ps(negative, above, below);
-    return _mm512_castps_si512(_mm512_mul_ps(_mm512_permutexvar_ps(lanes, elements), scale));
-  };
   for (int pair = 0; pair < kPairBlock / 2; ++pair, to += kPairBytes) {
     const __m512i lanes = _mm512_srl_epi32(LoadLine(codes + pair / 4 * 64), _mm_cvtsi32_si128(pair % 4 * 4));
-    const __m512i upper = decode(_mm512_srli_epi32(lanes, 16)), lower = decode(lanes);
-    _mm512_storeu_si512(to, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(lower, 16), upper));
+    _mm512_storeu_si512(to, DecodeAny(_mm512_srli_epi32(lanes, 16), lanes, above, below));
   }
 }
 
@@ -80,12 +62,6 @@ inline __m512 GroupScales(const uint8_t* record, int group, int side) {
     return AmxDecode::Decode(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   };
   return _mm512_insertf32x8(_mm512_castps256_ps512(eight(bytes)), eight(bytes + 16), 1);
-}
-
-// Whether all scales of a record are normal numbers above zero.
-inline bool IsPlain(const uint8_t* record) {
-  const __m512i above_smallest = _mm512_sub_epi8(LoadLine(record), _mm512_set1_epi8(kSmallestNormal));
-  return _mm512_cmpgt_epu8_mask(above_smallest, _mm512_set1_epi8(kLargestNormal - kSmallestNormal)) == 0;
 }
 
 // Asks for the record that stands where this one does in the next piece.
@@ -103,7 +79,7 @@ inline __m512i GroupHalves(const uint8_t* record, int group) {
 
 void DecodeRecord(const uint8_t* record, uint8_t* to) {
   PrefetchNext(record);
-  const bool fast = IsPlain(record);
+  const bool fast = AreFinite(LoadLine(record));
   for (int g = 0; g < 2; ++g) {
     const uint8_t* codes = record + kScales + g * kGroupCodes;
     if (fast) {
@@ -127,7 +103,7 @@ void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, uint8_t* deco
   }
 }
 
-// kGroups groups of c, from `group` on, += a[kRows, ...] * so many records, all of them plain.
+// kGroups groups of c, from `group` on, += a[kRows, ...] * so many records, all of them with finite scales.
 template <int kRows, int kGroups>
 [[gnu::flatten]] void MultiplyRecords(const uint8_t* a, int64_t step, const uint8_t* record, int64_t records,
                                       int group, const SumRows& c) {
@@ -177,10 +153,10 @@ constexpr Direct kDirect[kMaxDirect] = {
     MultiplyDirectly<9>,  MultiplyDirectly<10>, MultiplyDirectly<11>, MultiplyDirectly<12>,
     MultiplyDirectly<13>, MultiplyDirectly<14>, MultiplyDirectly<15>, MultiplyDirectly<16>};
 
-bool ArePlain(const uint8_t* record, int64_t records) {
-  bool plain = true;
-  for (int64_t i = 0; i < records; ++i, record += kRecord) plain = plain && IsPlain(record);
-  return plain;
+bool HaveFiniteScales(const uint8_t* record, int64_t records) {
+  bool finite = true;
+  for (int64_t i = 0; i < records; ++i, record += kRecord) finite = finite && AreFinite(LoadLine(record));
+  return finite;
 }
 
 void Gemm(const GemmArgs& args) {
@@ -193,7 +169,7 @@ void Gemm(const GemmArgs& args) {
     const SumRows c{args.c, args.c_stride, start == 0};
     const uint8_t* record = args.packed + start / kPairBlock * kRecord;
     const int64_t records = size / kPairBlock;
-    if (args.m <= kMaxDirect && records > 0 && ArePlain(record, records)) {
+    if (args.m <= kMaxDirect && records > 0 && HaveFiniteScales(record, records)) {
       kDirect[args.m - 1](a, step, record, records, c);
       size = records * kPairBlock;
       continue;
@@ -209,49 +185,19 @@ void Gemm(const GemmArgs& args) {
 
 int64_t ScratchFloats(const RowShape&) { return kPiece / 2 * kPairBytes / 4; }
 
-// A row: whole blocks of pairs.
-int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
-
 // One tile for what is multiplied directly.
 int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : EvenTiles(m); }
 
-void PrepareRow(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
-  const __m512 magnitudes = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
-                                           -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
-  for (int64_t start = 0; start < k; start += kPairBlock, scales += 2) {
-    const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
-    const __m128 sides =
-        _mm256_castps256_ps128(AmxDecode::Decode(_mm_cvtsi32_si128(scales[0] | scales[1] << 8)));
-    const __m512 both = _mm512_mask_blend_ps(0xFF00, _mm512_broadcastss_ps(sides),
-                                             _mm512_broadcastss_ps(_mm_movehdup_ps(sides)));
-    const __m256i values =
-        _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(_mm512_mul_ps(magnitudes, both)), 16));
-    // A byte's low nibble, an even k, goes to the upper word; the table stands twice, so what else is in that
-    // word does no harm.
-    const __m512i bytes = _mm512_cvtepu8_epi32(BlockCodes(codes + start / 2, count));
-    const __m512i index = _mm512_or_si512(_mm512_slli_epi32(bytes, 16), _mm512_srli_epi32(bytes, 4));
-    const __m512i pairs = _mm512_permutexvar_epi16(index, _mm512_broadcast_i64x4(values));
-    if (step == 4) {
-      _mm512_storeu_si512(prepared, pairs);
-      prepared += 64;
-      continue;
-    }
-    alignas(64) int32_t units[16];
-    _mm512_store_si512(units, pairs);
-    for (int i = 0; i < 16; ++i, prepared += step) std::memcpy(prepared, units + i, sizeof(units[i]));
-  }
-}
-
 constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
-constexpr RowForm kForm = {RowBytes, TileRows, PrepareRow};
+constexpr RowForm kForm = {PairRowBytes, TileRows, PrepareRow};
 
 }  // namespace
 
 const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {
     kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, kMaxRows, 8, kPiece};
 
-const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {&amxfp4_amxfp4_matmul__avx512vnni,
-                                                      &bf16_amxfp4_matmul__avx512bf16};
+const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {
+    &amxfp4_amxfp4_matmul__avx512vnni, &bf16_amxfp4_matmul__avx512bf16, &bf16_amxfp4_rows_matmul__avx512bf16};
 
 }  // namespace mxcompile

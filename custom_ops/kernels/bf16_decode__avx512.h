@@ -12,7 +12,7 @@
 namespace mxcompile {
 namespace {
 
-constexpr uint8_t kSmallestNormal = 0x04, kLargestNormal = 0x7B;  // E5M2
+constexpr uint8_t kLargestFinite = 0x7B;  // E5M2
 constexpr int kE5M2Top = 15;
 
 // The bfloat16 of the E2M1 code index & 15 times 2^kTop * (1 + (3 - index >> 4) / 4), plus what the
@@ -36,13 +36,27 @@ struct DecodeTable {
 template <int kTop>
 constexpr DecodeTable<kTop> kTable;
 
-// Scales of words that are E5M2 in the upper byte: how far the exponent is below the largest in bits 7 and
-// up, 3 - mantissa in bits 4 and 5.
+// Scales of words that are finite E5M2 in the upper byte: how far the exponent is below the largest in bits 7
+// and up, 3 - mantissa in bits 4 and 5. Subnormals become numbers with a leading one and a lower exponent,
+// and zero more than there is to take away.
 inline __m512i ScaleWords(__m512i halves) {
-  const __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(kLargestNormal << 8), halves);
+  __m512i below = _mm512_sub_epi16(_mm512_set1_epi16(kLargestFinite << 8), halves);
+  const __mmask32 small = _mm512_cmplt_epu16_mask(halves, _mm512_set1_epi16(0x0400));
+  if (small != 0) {
+    const __m512i table = _mm512_castsi128_si512(_mm_setr_epi16(0, 0x7F00, 0x7B00, 0x7900, 0, 0, 0, 0));
+    below = _mm512_mask_permutexvar_epi16(below, small, _mm512_srli_epi16(halves, 8), table);
+  }
   const __m512i mantissa = _mm512_and_si512(_mm512_srli_epi16(below, 4), _mm512_set1_epi16(0x30));
   // (below >> 3 & ~127) | mantissa
-  return _mm512_ternarylogic_epi32(_mm512_srli_epi16(below, 3), _mm512_set1_epi16(127), mantissa, 0xBA);
+  const __m512i words =
+      _mm512_ternarylogic_epi32(_mm512_srli_epi16(below, 3), _mm512_set1_epi16(127), mantissa, 0xBA);
+  if (small == 0) return words;
+  return _mm512_mask_mov_epi16(words, _mm512_testn_epi16_mask(halves, halves), _mm512_set1_epi16(-64));
+}
+
+// Whether E5M2 scales are finite and not below zero.
+inline bool AreFinite(__m512i bytes) {
+  return _mm512_cmpgt_epu8_mask(bytes, _mm512_set1_epi8(kLargestFinite)) == 0;
 }
 
 // E2M1 codes in the low nibbles of words, whatever stands above, by scales as ScaleWords gives them.

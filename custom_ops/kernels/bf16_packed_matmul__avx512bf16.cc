@@ -35,7 +35,7 @@ constexpr int kLeastExponent = -126;         // of normal numbers
 constexpr int kNone = -1024;                 // exponent of what nothing is a multiple of
 constexpr int64_t kHalfPanel = kWidePanel / 2;
 
-int64_t RowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64 + 4; }
+int64_t RowBytes(int64_t k) { return PairRowBytes(k) + 4; }
 
 // The exponent of what a row of A, or its smallest element's bits without sign, less 1, is a multiple of.
 int32_t StepOfRow(uint32_t smallest_less_one) {
@@ -68,14 +68,6 @@ struct PairMaker {
   }
 };
 
-// Puts 16 pairs `step` bytes apart.
-inline void StoreUnits(__m512i pairs, uint8_t* to, int64_t step) {
-  if (step == 4) return _mm512_storeu_si512(to, pairs);
-  alignas(64) int32_t units[16];
-  _mm512_store_si512(units, pairs);
-  for (int i = 0; i < 16; ++i) std::memcpy(to + i * step, units + i, sizeof(units[i]));
-}
-
 bool PrepareRow(const float* x, int64_t k, uint8_t* prepared, int64_t step) {
   PairMaker maker;
   for (int64_t i = 0; i < k; i += kPairBlock, prepared += 16 * step) {
@@ -93,7 +85,7 @@ bool PrepareRow(const float* x, int64_t k, uint8_t* prepared, int64_t step) {
 // Calls use(a, row, rows) for the tiles of A for which vdpbf16ps is right with the panel, or for the others.
 template <typename Use>
 inline void ForTiles(const GemmArgs& args, const PanelFacts& facts, bool right, const Use& use) {
-  const int64_t steps_at = CeilDiv(args.row.k, kPairBlock) * 16 * 4 * args.a_tile;
+  const int64_t steps_at = PairRowBytes(args.row.k) * args.a_tile;
   const uint8_t* a = args.a;
   for (int64_t row = 0; row < args.m; row += args.a_tile, a += args.a_tile * args.a_stride) {
     const int64_t rows = args.m - row < args.a_tile ? args.m - row : args.a_tile;

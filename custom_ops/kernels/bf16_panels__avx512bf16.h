@@ -49,7 +49,7 @@ struct Subtrahends<PowerDecode<kSides>, Element> {
 
 template <>
 struct Subtrahends<AmxDecode, E2M1> {
-  static constexpr int kLow = kSmallestNormal, kHigh = kLargestNormal;
+  static constexpr int kLow = 0, kHigh = kLargestFinite;
 
   static inline __m512i Load(const uint8_t* bytes) {
     return ScaleWords(_mm512_slli_epi16(InBothWords(bytes), 8));

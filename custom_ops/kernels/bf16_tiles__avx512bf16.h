@@ -19,6 +19,17 @@ namespace {
 constexpr int64_t kMaxTile = 12;
 constexpr int64_t kPairBytes = 128;  // of 32 rows of B
 
+// What a row of A takes: whole blocks of pairs.
+inline int64_t PairRowBytes(int64_t k) { return CeilDiv(k, kPairBlock) * 64; }
+
+// Puts 16 pairs `step` bytes apart.
+inline void StoreUnits(__m512i pairs, uint8_t* to, int64_t step) {
+  if (step == 4) return _mm512_storeu_si512(to, pairs);
+  alignas(64) int32_t units[16];
+  _mm512_store_si512(units, pairs);
+  for (int i = 0; i < 16; ++i) std::memcpy(to + i * step, units + i, sizeof(units[i]));
+}
+
 // Pair of k of a row of a tile.
 inline __m512i PairOf(const uint8_t* a, int64_t row) {
   int32_t pair;

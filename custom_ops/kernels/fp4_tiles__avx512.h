@@ -20,6 +20,7 @@
 #include <cstring>
 
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 
 namespace mxcompile {
 namespace {
@@ -47,24 +48,33 @@ inline __m128i BlockCodes(const uint8_t* codes, int64_t count) {
                            _mm_and_si128(bytes, _mm_set1_epi8(0x0F)));
 }
 
-// 16 rows of one block to four vectors.
-inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t count, uint8_t* to) {
-  __m128i row[kTileGroup];
-  for (int64_t r = 0; r < kTileGroup; ++r)
-    row[r] = r < rows ? BlockCodes(b.codes + r * b.code_bytes + offset, count) : _mm_setzero_si128();
+// Four 32-bit words of 16 rows: word j of row(r) to lane r of vector j.
+template <typename Row>
+inline void Transpose(const Row& row, __m512i (&vectors)[4]) {
   __m512i quads[4];  // rows q, q + 4, q + 8, q + 12
-  for (int q = 0; q < 4; ++q) {
-    __m512i z = _mm512_castsi128_si512(row[q]);
-    z = _mm512_inserti32x4(z, row[q + 4], 1);
-    z = _mm512_inserti32x4(z, row[q + 8], 2);
-    quads[q] = _mm512_inserti32x4(z, row[q + 12], 3);
-  }
+  Unroll<4>([&](auto q) {
+    __m512i z = _mm512_castsi128_si512(row(q));
+    z = _mm512_inserti32x4(z, row(q + 4), 1);
+    z = _mm512_inserti32x4(z, row(q + 8), 2);
+    quads[q] = _mm512_inserti32x4(z, row(q + 12), 3);
+  });
   const __m512i low01 = _mm512_unpacklo_epi32(quads[0], quads[1]);
   const __m512i low23 = _mm512_unpacklo_epi32(quads[2], quads[3]);
   const __m512i high01 = _mm512_unpackhi_epi32(quads[0], quads[1]);
   const __m512i high23 = _mm512_unpackhi_epi32(quads[2], quads[3]);
-  const __m512i vectors[4] = {_mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
-                              _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
+  vectors[0] = _mm512_unpacklo_epi64(low01, low23);
+  vectors[1] = _mm512_unpackhi_epi64(low01, low23);
+  vectors[2] = _mm512_unpacklo_epi64(high01, high23);
+  vectors[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+// 16 rows of one block to four vectors.
+inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t count, uint8_t* to) {
+  __m512i vectors[4];
+  const auto row = [&](int64_t r) {
+    return r < rows ? BlockCodes(b.codes + r * b.code_bytes + offset, count) : _mm_setzero_si128();
+  };
+  Transpose(row, vectors);
   for (int j = 0; j < 4; ++j) _mm512_storeu_si512(to + 64 * j, OrderNibbles(vectors[j]));
 }
 

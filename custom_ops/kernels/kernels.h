@@ -110,13 +110,16 @@ struct MatMulKernels {
   const MatMulKernels* otherwise = nullptr;  // with the same layout of B, for A that a_form does not hold
 };
 
-// Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone.
+// Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone. B from
+// the graph is always multiplied as `many` does.
 constexpr int64_t kPairBlock = 32;  // the block size of both formats
 
 struct PairKernels {
   static constexpr int64_t kFewRows = 3;
   const MatMulKernels* few;
   const MatMulKernels* many;
+  // The same bits as `many` for at most max_rows rows of A, from B as it comes; null: none.
+  const MatMulKernels* unpacked = nullptr;
 };
 
 // One row of the format table: a new format is a new row.

@@ -297,12 +297,21 @@ bool RunTask(const Plan<T>& plan, int64_t task) {
 
 }  // namespace
 
+namespace {
+
+const MatMulKernels& SetOf(const PairKernels& pair, const MatMulProblem& p) {
+  if (p.constant_b) return p.m <= PairKernels::kFewRows ? *pair.few : *pair.many;
+  return pair.unpacked != nullptr && p.m <= pair.unpacked->max_rows ? *pair.unpacked : *pair.many;
+}
+
+}  // namespace
+
 const MatMulKernels& MatMulSet(const MatMulProblem& p) {
   const FormatSpec& b = *p.b_format.spec;
   const FormatSpec* const a = p.a_format ? p.a_format->spec : nullptr;
   const PairKernels* const pair = BestUpTo(b.with_itself, p.isa);
   if (pair != nullptr && a == &b && p.a_format->block == kPairBlock && p.b_format.block == kPairBlock)
-    return p.constant_b && p.m <= PairKernels::kFewRows ? *pair->few : *pair->many;
+    return SetOf(*pair, p);
   const MatMulKernels* const in_bf16 = BestUpTo(b.in_bf16, p.isa);
   if (in_bf16 != nullptr && a != nullptr && BestUpTo(a->in_bf16, p.isa) != nullptr) return *in_bf16;
   // What int8 rows look like is known to these sets alone, so the name decides.

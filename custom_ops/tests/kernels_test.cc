@@ -130,10 +130,19 @@ struct MatMulCase {
   int64_t m, n, k, batches;
 };
 
-// Operands of a product: numbers and scales of one size as in a model, or of very different sizes, scales of
-// NaN and infinity among them.
+// Operands of a product: numbers and scales of one size as in a model; the smallest scales, subnormals and
+// zero among them; or of very different sizes, scales of NaN and infinity among them.
+enum class Operands { kMild, kSmallScales, kAny };
+
+uint8_t ScaleByte(Operands kind) {
+  if (kind == Operands::kMild) return static_cast<uint8_t>(random_bits() % 16 + 100);
+  if (kind == Operands::kSmallScales) return static_cast<uint8_t>(random_bits() % 8);
+  return random_bits() % 64 == 0 ? RandomByte() : static_cast<uint8_t>(random_bits() % 64 + 90);
+}
+
 template <typename T>
-void TestMatMulOf(const MatMulCase& c, Isa isa, bool mild) {
+void TestMatMulOf(const MatMulCase& c, Isa isa, Operands kind) {
+  const bool mild = kind != Operands::kAny;
   MatMulProblem problem{
       Isa::kScalar, std::nullopt, FormatOf(c.b_format), c.m, c.n, c.k, c.batches, c.batches, {}, {}, false};
   if (c.a_format != nullptr) problem.a_format = FormatOf(c.a_format);
@@ -154,11 +163,7 @@ void TestMatMulOf(const MatMulCase& c, Isa isa, bool mild) {
   const Guarded<float> b(c.k, RandomFinite);
   Guarded<uint8_t> codes(c.batches * c.n * format.CodeBytes(c.k), RandomByte),
       scales(c.batches * c.n * format.ScaleBytes(c.k));
-  const auto scale_byte = [mild] {
-    if (!mild && random_bits() % 64 == 0) return RandomByte();
-    return static_cast<uint8_t>(mild ? random_bits() % 16 + 100 : random_bits() % 64 + 90);  // mostly finite
-  };
-  std::generate_n(scales.data(), scales.size(), scale_byte);
+  std::generate_n(scales.data(), scales.size(), [kind] { return ScaleByte(kind); });
   // A zero point behind each float32 scale: mild ones are those of the quantizer.
   const int64_t width = format.spec->scales_per_block;
   for (int64_t i = 4; width == 5 && mild && i < scales.size(); i += width) scales.data()[i] &= 15;
@@ -186,14 +191,17 @@ void TestMatMulOf(const MatMulCase& c, Isa isa, bool mild) {
   done = done && run(isa, packed.bytes(), constant, false);
   const std::string what = std::string("matmul ") + (c.a_format == nullptr ? "none" : c.a_format) + " x " +
                            c.b_format + " " + IsaName(isa) + " m=" + std::to_string(c.m) +
-                           " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) + (mild ? " mild" : "");
+                           " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) +
+                           (kind == Operands::kMild ? " mild"
+                            : mild                  ? " small"
+                                                    : "");
   Expect(done && SameValues(graph, graph_ref), what + ", B from the graph");
   Expect(done && SameValues(constant, constant_ref), what + ", constant B");
 }
 
 template <typename T>
 void TestMatMul(const MatMulCase& c, Isa isa) {
-  for (bool mild : {true, false}) TestMatMulOf<T>(c, isa, mild);
+  for (Operands kind : {Operands::kMild, Operands::kAny}) TestMatMulOf<T>(c, isa, kind);
 }
 
 void TestFormatNames() {
@@ -270,6 +278,11 @@ void TestIsa(Isa isa) {
       for (int64_t m : kSizes) TestMatMul<float>({name, name, m, 35, k, 1}, isa);
       TestMatMul<Half>({name, name, 4, 70, k, 2}, isa);
     }
+    for (int64_t m = 1; m <= 9; ++m) {
+      for (int64_t k : {63, 64, 128, 600}) TestMatMul<float>({name, name, m, 300, k, 1}, isa);
+      TestMatMulOf<float>({name, name, m, 81, 101, 2}, isa, Operands::kSmallScales);
+    }
+    TestMatMulOf<float>({name, name, 20, 81, 101, 1}, isa, Operands::kSmallScales);
     if (!largest_too) continue;
     for (int64_t m : {1, 4, 9, 10, 12, 13, 16, 20, 600}) TestMatMul<float>({name, name, m, 65, 777, 1}, isa);
   }
