@@ -46,7 +46,7 @@ Buffer Buffer::OnLargePages(int64_t bytes) {
   if (memory == nullptr) return Buffer();
   Buffer buffer;
   void* const data = static_cast<uint8_t*>(memory.get()) + current.used;
-  buffer.data_ = std::unique_ptr<void, Release>(data, Release{std::move(memory)});
+  buffer.data_ = std::unique_ptr<void, Release>(data, Release(std::move(memory)));
   current.used += rounded;
   return buffer;
 #else

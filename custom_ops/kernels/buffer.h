@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace mxcompile {
 
@@ -30,20 +31,24 @@ class Buffer {
  private:
   static constexpr int64_t kAlignment = 64;
 
-  static void* Allocate(int64_t bytes) {
-    // aligned_alloc wants a multiple of the alignment; one unit at least, so that an empty buffer is not
-    // null.
-    const int64_t rounded = (bytes / kAlignment + 1) * kAlignment;
-    return std::aligned_alloc(kAlignment, static_cast<size_t>(rounded));
-  }
-
   struct Release {
-    void operator()(void* data) const {
-      if (owner == nullptr) std::free(data);
-    }
-    std::shared_ptr<void> owner;  // of memory that holds other buffers too; null: data is by itself
+    Release() : block(nullptr) {}
+    explicit Release(void* own) : block(own) {}
+    explicit Release(std::shared_ptr<void> shared) : owner(std::move(shared)), block(nullptr) {}
+    void operator()(void*) const { std::free(block); }
+    std::shared_ptr<void> owner;  // of memory that holds other buffers too
+    void* block;                  // what std::malloc gave, if this buffer is by itself
   };
   std::unique_ptr<void, Release> data_;
+
+  // Not std::aligned_alloc: glibc takes that through its slowest path, and a product of a few microseconds
+  // takes several buffers.
+  static std::unique_ptr<void, Release> Allocate(int64_t bytes) {
+    const auto size = static_cast<size_t>((bytes / kAlignment + 2) * kAlignment);
+    void* const block = std::malloc(size);
+    const uintptr_t aligned = (reinterpret_cast<uintptr_t>(block) / kAlignment + 1) * kAlignment;
+    return {block == nullptr ? nullptr : reinterpret_cast<void*>(aligned), Release(block)};
+  }
 };
 
 }  // namespace mxcompile
