@@ -133,11 +133,11 @@ void Gemm(const GemmArgs& args) {
 
 int64_t ScratchFloats(const RowShape&) { return 0; }
 
-constexpr MatMulKernels kFew = {
-    kPanel, PackedAmxfp4Bytes__avx2, PackAmxfp4__avx2, ScratchFloats, Gemm, &kForm, PairKernels::kFewRows, 4};
-
 }  // namespace
 
-const PairKernels amxfp4_amxfp4_matmul__avx2 = {&kFew, &f32_amxfp4_matmul__avx2};
+const MatMulKernels amxfp4_few_matmul__avx2 = {
+    kPanel, PackedAmxfp4Bytes__avx2, PackAmxfp4__avx2, ScratchFloats, Gemm, &kForm, PairKernels::kFewRows, 4};
+
+const PairKernels amxfp4_amxfp4_matmul__avx2 = {&amxfp4_few_matmul__avx2, &f32_amxfp4_matmul__avx2};
 
 }  // namespace mxcompile

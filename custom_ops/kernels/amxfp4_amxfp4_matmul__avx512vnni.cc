@@ -177,7 +177,7 @@ int64_t ScratchFloats(const RowShape&) { return 0; }
 
 }  // namespace
 
-const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni = {
+const MatMulKernels amxfp4_few_matmul__avx512vnni = {
     kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, PairKernels::kFewRows, 0};
 
 }  // namespace mxcompile

@@ -198,6 +198,6 @@ const MatMulKernels bf16_amxfp4_matmul__avx512bf16 = {
     kTilePanel, Tiles<2>::PackedBytes, Tiles<2>::Pack, ScratchFloats, Gemm, &kForm, kMaxRows, 8, kPiece};
 
 const PairKernels amxfp4_amxfp4_matmul__avx512bf16 = {
-    &amxfp4_amxfp4_matmul__avx512vnni, &bf16_amxfp4_matmul__avx512bf16, &bf16_amxfp4_rows_matmul__avx512bf16};
+    &amxfp4_few_matmul__avx512vnni, &bf16_amxfp4_matmul__avx512bf16, &bf16_amxfp4_rows_matmul__avx512bf16};
 
 }  // namespace mxcompile

@@ -33,13 +33,9 @@
 #define MXC_E4M3_ROWS(set) {&set##__scalar, MXC_AVX2(set), nullptr, nullptr, nullptr, MXC_NEON_BASE(set)}
 #define MXC_INT8_TIMES_4_BITS(set) \
   {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set), nullptr, MXC_NEON_BASE(set), MXC_NEON_DOT(set)}
-#define MXC_AMXFP4_PAIR                 \
-  {&amxfp4_amxfp4_matmul__scalar,       \
-   MXC_AVX2(amxfp4_amxfp4_matmul),      \
-   nullptr,                             \
-   nullptr,                             \
-   MXC_BF16(amxfp4_amxfp4_matmul),      \
-   MXC_NEON_BASE(amxfp4_amxfp4_matmul), \
+#define MXC_AMXFP4_PAIR                                                                                    \
+  {&amxfp4_amxfp4_matmul__scalar,     MXC_AVX2(amxfp4_amxfp4_matmul), MXC_AVX512(amxfp4_amxfp4_matmul),    \
+   MXC_VNNI(amxfp4_amxfp4_matmul),    MXC_BF16(amxfp4_amxfp4_matmul), MXC_NEON_BASE(amxfp4_amxfp4_matmul), \
    MXC_NEON_DOT(amxfp4_amxfp4_matmul)}
 #define MXC_IN_BF16(format) {nullptr, nullptr, nullptr, nullptr, MXC_BF16(bf16_##format##_packed_matmul)}
 #define MXC_MXFP4_PAIR                \

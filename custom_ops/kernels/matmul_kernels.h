@@ -53,12 +53,15 @@ void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t*
 // Of one format with itself.
 extern const PairKernels amxfp4_amxfp4_matmul__scalar;
 extern const PairKernels amxfp4_amxfp4_matmul__avx2;
+extern const PairKernels amxfp4_amxfp4_matmul__avx512;
+extern const PairKernels amxfp4_amxfp4_matmul__avx512vnni;
 extern const PairKernels amxfp4_amxfp4_matmul__avx512bf16;
 extern const PairKernels mxfp4_mxfp4_matmul__scalar;
 extern const PairKernels mxfp4_mxfp4_matmul__avx2;
 extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels mxfp4_mxfp4_rows_matmul__avx512vnni;
-extern const MatMulKernels amxfp4_amxfp4_matmul__avx512vnni;
+extern const MatMulKernels amxfp4_few_matmul__avx2;
+extern const MatMulKernels amxfp4_few_matmul__avx512vnni;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 extern const MatMulKernels bf16_amxfp4_rows_matmul__avx512bf16;
 // Of a format with any other whose elements bfloat16 holds.
