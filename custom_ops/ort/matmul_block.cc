@@ -62,6 +62,7 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
   const MatMulKernels& kernels = MatMulSet(problem);
   if (kernels.pack == nullptr) return;
   const size_t rank = codes.shape.size();
+  packed_shape_ = codes.shape;
   packed_ = PackB(kernels, b_format_, Product(codes.shape, 0, rank - 2, where_), codes.shape[rank - 2], k_,
                   codes.As<uint8_t>(), scales.As<uint8_t>());
   if (!packed_) throw std::bad_alloc();
@@ -147,9 +148,15 @@ MatMulProblem MatMulBlock<T>::Problem(const Shape& a, const Shape& b, const Shap
 
 template <typename T>
 void MatMulBlock<T>::Compute(RunContext& run) const {
-  const Tensor a = run.Input(0), codes = run.Input(1), scales = run.Input(2);
+  const Tensor a = run.Input(0);
+  const int64_t k = RowLength(a.shape);
   const std::optional<Tensor> bias = run.OptionalInput(3);
-  CheckB(codes.shape, scales.shape, RowLength(a.shape));
+  Tensor codes{packed_shape_, nullptr}, scales;
+  if (!packed_) {  // else they were checked, and nobody reads them again: asking for them takes time
+    codes = run.Input(1);
+    scales = run.Input(2);
+    CheckB(codes.shape, scales.shape, k);
+  }
   const int64_t n = codes.shape[codes.shape.size() - 2];
   CheckBias(bias, n);
 

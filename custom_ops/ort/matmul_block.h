@@ -33,8 +33,9 @@ class MatMulBlock {
   Isa isa_;
   std::optional<Format> a_format_;
   Format b_format_;
-  int64_t k_;      // the attribute; 0: as A has it
-  Buffer packed_;  // constant B in the kernels' layout
+  int64_t k_;           // the attribute; 0: as A has it
+  Buffer packed_;       // constant B in the kernels' layout
+  Shape packed_shape_;  // of its codes
   bool constant_b_ = false;
 };
 
