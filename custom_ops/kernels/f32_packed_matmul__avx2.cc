@@ -232,15 +232,10 @@ constexpr MatMulKernels MxSet() {
 
 }  // namespace
 
-using Amxfp4Layout = LayoutOf<ByteScales<AmxDecode>, Fp4Words>;
 using Mxfp4Layout = LayoutOf<ByteScales<PowerDecode<1>>, Fp4Words>;
 
-int64_t PackedAmxfp4Bytes__avx2(const RowShape& row) { return PackedBytes<Amxfp4Layout>(row); }
 int64_t PackedMxfp4Bytes__avx2(const RowShape& row) { return PackedBytes<Mxfp4Layout>(row); }
 
-void PackAmxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
-  Pack<Amxfp4Layout>(b, rows, row, packed);
-}
 void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
   Pack<Mxfp4Layout>(b, rows, row, packed);
 }

@@ -17,12 +17,13 @@ namespace {
 
 constexpr int64_t kPanel = 32;
 
-// c[kRows, 8 * kColumns] += a[kRows, size] * b[size, ...]; c and b have rows of 32.
+// c[kRows, 8 * kColumns] += a[kRows, size] * b[size, ...]; b has rows of 32.
 template <int kRows, int kColumns>
-void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size, float* c) {
+void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size, float* c,
+                  int64_t c_stride) {
   __m256 sums[kRows][kColumns];
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kColumns; ++j) sums[r][j] = _mm256_loadu_ps(c + r * kPanel + 8 * j);
+    for (int j = 0; j < kColumns; ++j) sums[r][j] = _mm256_loadu_ps(c + r * c_stride + 8 * j);
   }
   for (int64_t i = 0; i < size; ++i, b += kPanel) {
     __m256 columns[kColumns];
@@ -33,28 +34,29 @@ void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kColumns; ++j) _mm256_storeu_ps(c + r * kPanel + 8 * j, sums[r][j]);
+    for (int j = 0; j < kColumns; ++j) _mm256_storeu_ps(c + r * c_stride + 8 * j, sums[r][j]);
   }
 }
 
 // 1 to 6 rows by the whole panel.
-void MultiplyRows(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t size, float* c) {
+void MultiplyRows(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t size, float* c,
+                  int64_t c_stride) {
   switch (rows) {
     case 1:
-      return MultiplyTile<1, 4>(a, a_stride, b, size, c);
+      return MultiplyTile<1, 4>(a, a_stride, b, size, c, c_stride);
     case 2:
-      return MultiplyTile<2, 4>(a, a_stride, b, size, c);
+      return MultiplyTile<2, 4>(a, a_stride, b, size, c, c_stride);
     case 3:
-      return MultiplyTile<3, 4>(a, a_stride, b, size, c);
+      return MultiplyTile<3, 4>(a, a_stride, b, size, c, c_stride);
     case 4:
-      MultiplyTile<4, 2>(a, a_stride, b, size, c);
-      return MultiplyTile<4, 2>(a, a_stride, b + 16, size, c + 16);
+      MultiplyTile<4, 2>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<4, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
     case 5:
-      MultiplyTile<5, 2>(a, a_stride, b, size, c);
-      return MultiplyTile<5, 2>(a, a_stride, b + 16, size, c + 16);
+      MultiplyTile<5, 2>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<5, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
     default:
-      MultiplyTile<6, 2>(a, a_stride, b, size, c);
-      return MultiplyTile<6, 2>(a, a_stride, b + 16, size, c + 16);
+      MultiplyTile<6, 2>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<6, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
   }
 }
 
@@ -62,7 +64,8 @@ void MultiplyRows(int64_t rows, const float* a, int64_t a_stride, const float* b
 template <typename Decode>
 inline void ForPieces(const GemmArgs& args, const float* decoded, const Decode& decode) {
   constexpr int64_t kTileRows = 6;
-  std::memset(args.c, 0, static_cast<size_t>(args.m * kPanel) * sizeof(float));
+  for (int64_t row = 0; row < args.m; ++row)
+    std::memset(args.c + row * args.c_stride, 0, kPanel * sizeof(float));
   for (int64_t start = 0; start < args.row.k; start += kDecodeStep) {
     const int64_t size = args.row.k - start < kDecodeStep ? args.row.k - start : kDecodeStep;
     decode(start, start + size);
@@ -70,7 +73,7 @@ inline void ForPieces(const GemmArgs& args, const float* decoded, const Decode& 
       const int64_t rows = args.m - row < kTileRows ? args.m - row : kTileRows;
       const float* a = reinterpret_cast<const float*>(args.a + row * args.a_stride);
       MultiplyRows(rows, a + start, args.a_stride / static_cast<int64_t>(sizeof(float)), decoded, size,
-                   args.c + row * kPanel);
+                   args.c + row * args.c_stride, args.c_stride);
     }
   }
 }

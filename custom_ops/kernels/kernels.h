@@ -110,16 +110,18 @@ struct MatMulKernels {
   const MatMulKernels* otherwise = nullptr;  // with the same layout of B, for A that a_form does not hold
 };
 
-// Two sets with one layout of B, for few and for many rows of A. Which one serves depends on m alone. B from
-// the graph is always multiplied as `many` does.
-constexpr int64_t kPairBlock = 32;  // the block size of both formats
+// The sets of a format with itself, both in blocks of 32. m alone decides between few rows of A and many; the
+// few may be added up in another order (docs/kernels.md).
+constexpr int64_t kPairBlock = 32;
 
 struct PairKernels {
   static constexpr int64_t kFewRows = 3;
-  const MatMulKernels* few;
-  const MatMulKernels* many;
-  // The same bits as `many` for at most max_rows rows of A, from B as it comes; null: none.
-  const MatMulKernels* unpacked = nullptr;
+  // Of constant B, with one layout of it.
+  const MatMulKernels* few;   // up to kFewRows rows of A
+  const MatMulKernels* many;  // more, for any m right
+  // Of B from the graph: the bits of `many`, whatever m is.
+  const MatMulKernels* graph_few = nullptr;   // up to its max_rows rows of A, from B as it comes; null: none
+  const MatMulKernels* graph_many = nullptr;  // with a layout that is quicker to pack; null: `many`
 };
 
 // One row of the format table: a new format is a new row.

@@ -301,7 +301,8 @@ namespace {
 
 const MatMulKernels& SetOf(const PairKernels& pair, const MatMulProblem& p) {
   if (p.constant_b) return p.m <= PairKernels::kFewRows ? *pair.few : *pair.many;
-  return pair.unpacked != nullptr && p.m <= pair.unpacked->max_rows ? *pair.unpacked : *pair.many;
+  if (pair.graph_few != nullptr && p.m <= pair.graph_few->max_rows) return *pair.graph_few;
+  return pair.graph_many != nullptr ? *pair.graph_many : *pair.many;
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ namespace mxcompile {
   extern const MatMulKernels name##__avx2;
 
 extern const MatMulKernels f32_amxfp4_matmul__avx2;
+extern const MatMulKernels f32_amxfp4_columns_matmul__avx2;  // blocks of 32 alone
 extern const MatMulKernels f32_amxfp4_pot_matmul__avx2;
 extern const MatMulKernels f32_amxfp4_e4m3_matmul__avx2;
 extern const MatMulKernels f32_mxfp4_matmul__avx2;
@@ -44,7 +45,7 @@ extern const MatMulKernels int8_dint4_matmul__neondot;
 extern const MatMulKernels int8_int4_matmul__neon;
 extern const MatMulKernels int8_int4_matmul__neondot;
 
-// The layouts of f32_amxfp4_matmul__avx2 and f32_mxfp4_matmul__avx2.
+// The layouts of f32_amxfp4_columns_matmul__avx2 and f32_mxfp4_matmul__avx2.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);
 int64_t PackedMxfp4Bytes__avx2(const RowShape& row);
 void PackAmxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
@@ -62,6 +63,7 @@ extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const MatMulKernels mxfp4_mxfp4_rows_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_few_matmul__avx2;
 extern const MatMulKernels amxfp4_few_matmul__avx512vnni;
+extern const MatMulKernels f32_amxfp4_tiles_matmul__avx512;
 extern const MatMulKernels bf16_amxfp4_matmul__avx512bf16;
 extern const MatMulKernels bf16_amxfp4_rows_matmul__avx512bf16;
 // Of a format with any other whose elements bfloat16 holds.
