@@ -19,13 +19,6 @@ constexpr int64_t kColumnBytes = kColumnRows / 2;
 constexpr int64_t kColumnScales = 2 * kColumnRows;
 constexpr int64_t kColumnRecord = kColumnScales + kPairBlock * kColumnBytes;
 
-// Asks for a record that will be needed after this one.
-inline void PrefetchAhead(const uint8_t* record) {
-  constexpr int64_t kAhead = 8192;
-  for (int64_t line = 0; line < kColumnRecord; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(record + kAhead + line), _MM_HINT_T0);
-}
-
 // The scales of 8 rows above and below zero.
 struct ColumnScales {
   explicit ColumnScales(const uint8_t* bytes) {

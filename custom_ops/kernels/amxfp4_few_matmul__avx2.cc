@@ -14,8 +14,8 @@
 // times 288.
 //
 // Per pair, 64 x 2 weights: 2 vpunpckbw, 6 operations to get at nibbles, 8 vpshufb, 8 vpmaddubsw and 8
-// additions, 32; 8 for 32 weights, and 2 to finish. Bound: four vector operations a cycle, on a CPU with
-// three two thirds of that; the two loops of a block end after a number of pairs that no CPU can foresee.
+// additions, 32; 8 for 32 weights, and 2.25 to finish. Bound: vector operations, three or four a cycle, and
+// two loops for each block that end after a number of pairs that no CPU foresees.
 #include "kernels/amxfp4_blocks.h"
 #include "kernels/amxfp4_columns__avx2.h"
 #include "kernels/matmul_kernels.h"
@@ -179,7 +179,7 @@ inline void Finish(const Sums& with_above, const Sums& with_below, const BlockHe
   float* const y = args.c + row * kColumnRows;
   std::memset(y, 0, kColumnRows * sizeof(float));
   for (int64_t start = 0; start < args.row.k; start += kPairBlock, record += kColumnRecord) {
-    PrefetchAhead(record);
+    PrefetchAhead(record, kColumnRecord);
     BlockHead head;
     std::memcpy(&head, a, sizeof(head));
     const uint8_t *const above = a + kHeadBytes, *const below = above + head.above_pairs * kPairBytes;

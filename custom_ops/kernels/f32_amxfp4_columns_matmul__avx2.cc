@@ -67,11 +67,11 @@ inline void DecodeRows(const uint8_t* record, int64_t count, float* decoded) {
 template <bool kHigh>
 void MultiplyHalf(GemmArgs args) {
   if (kHigh) args.c += kPanel;
-  ForPieces(args, args.scratch, [&](int64_t start, int64_t end) {
+  ForPieces<kColumnRows>(args, args.scratch, [&](int64_t start, int64_t end) {
     for (int64_t k = start; k < end; k += kPairBlock) {
       const uint8_t* const record = args.packed + k / kPairBlock * kColumnRecord;
       const int64_t count = end - k < kPairBlock ? end - k : kPairBlock;
-      if (!kHigh) PrefetchAhead(record);
+      if (!kHigh) PrefetchAhead(record, kColumnRecord);
       DecodeRows<kHigh, 0>(record, count, args.scratch + (k - start) * kPanel);
       DecodeRows<kHigh, 2>(record, count, args.scratch + (k - start) * kPanel);
     }

@@ -163,6 +163,7 @@ inline void ForGroups(const GemmArgs& args, int64_t start, int64_t end, const Us
   Sides sides;
   for (int64_t first = start; first < end;
        first += args.row.block, record += RecordBytes<Layout>(args.row.block)) {
+    PrefetchAhead(record, RecordBytes<Layout>(args.row.block));
     Layout::LoadSides(record, &sides);
     const uint8_t* words = record + Layout::kScaleBytes * kPanel;
     const int64_t last = end - first < args.row.block ? end : first + args.row.block;

@@ -17,13 +17,12 @@ namespace {
 
 constexpr int64_t kPanel = 32;
 
-// c[kRows, 8 * kColumns] += a[kRows, size] * b[size, ...]; b has rows of 32.
-template <int kRows, int kColumns>
-void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size, float* c,
-                  int64_t c_stride) {
+// c[kRows, 8 * kColumns] += a[kRows, size] * b[size, ...]; b has rows of 32, c those of kStride.
+template <int64_t kStride, int kRows, int kColumns>
+void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size, float* c) {
   __m256 sums[kRows][kColumns];
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kColumns; ++j) sums[r][j] = _mm256_loadu_ps(c + r * c_stride + 8 * j);
+    for (int j = 0; j < kColumns; ++j) sums[r][j] = _mm256_loadu_ps(c + r * kStride + 8 * j);
   }
   for (int64_t i = 0; i < size; ++i, b += kPanel) {
     __m256 columns[kColumns];
@@ -34,46 +33,47 @@ void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kColumns; ++j) _mm256_storeu_ps(c + r * c_stride + 8 * j, sums[r][j]);
+    for (int j = 0; j < kColumns; ++j) _mm256_storeu_ps(c + r * kStride + 8 * j, sums[r][j]);
   }
 }
 
 // 1 to 6 rows by the whole panel.
-void MultiplyRows(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t size, float* c,
-                  int64_t c_stride) {
+template <int64_t kStride>
+void MultiplyRows(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t size, float* c) {
   switch (rows) {
     case 1:
-      return MultiplyTile<1, 4>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<kStride, 1, 4>(a, a_stride, b, size, c);
     case 2:
-      return MultiplyTile<2, 4>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<kStride, 2, 4>(a, a_stride, b, size, c);
     case 3:
-      return MultiplyTile<3, 4>(a, a_stride, b, size, c, c_stride);
+      return MultiplyTile<kStride, 3, 4>(a, a_stride, b, size, c);
     case 4:
-      MultiplyTile<4, 2>(a, a_stride, b, size, c, c_stride);
-      return MultiplyTile<4, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
+      MultiplyTile<kStride, 4, 2>(a, a_stride, b, size, c);
+      return MultiplyTile<kStride, 4, 2>(a, a_stride, b + 16, size, c + 16);
     case 5:
-      MultiplyTile<5, 2>(a, a_stride, b, size, c, c_stride);
-      return MultiplyTile<5, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
+      MultiplyTile<kStride, 5, 2>(a, a_stride, b, size, c);
+      return MultiplyTile<kStride, 5, 2>(a, a_stride, b + 16, size, c + 16);
     default:
-      MultiplyTile<6, 2>(a, a_stride, b, size, c, c_stride);
-      return MultiplyTile<6, 2>(a, a_stride, b + 16, size, c + 16, c_stride);
+      MultiplyTile<kStride, 6, 2>(a, a_stride, b, size, c);
+      return MultiplyTile<kStride, 6, 2>(a, a_stride, b + 16, size, c + 16);
   }
 }
 
 // c = A . B^T: calls decode(start, end) for each piece of k, which has to leave it in `decoded`.
-template <typename Decode>
+template <int64_t kStride = kPanel, typename Decode>
 inline void ForPieces(const GemmArgs& args, const float* decoded, const Decode& decode) {
   constexpr int64_t kTileRows = 6;
-  for (int64_t row = 0; row < args.m; ++row)
-    std::memset(args.c + row * args.c_stride, 0, kPanel * sizeof(float));
+  for (int64_t row = 0; row < args.m; ++row) {
+    for (int64_t j = 0; j < kPanel; j += 8) _mm256_storeu_ps(args.c + row * kStride + j, _mm256_setzero_ps());
+  }
   for (int64_t start = 0; start < args.row.k; start += kDecodeStep) {
     const int64_t size = args.row.k - start < kDecodeStep ? args.row.k - start : kDecodeStep;
     decode(start, start + size);
     for (int64_t row = 0; row < args.m; row += kTileRows) {
       const int64_t rows = args.m - row < kTileRows ? args.m - row : kTileRows;
       const float* a = reinterpret_cast<const float*>(args.a + row * args.a_stride);
-      MultiplyRows(rows, a + start, args.a_stride / static_cast<int64_t>(sizeof(float)), decoded, size,
-                   args.c + row * args.c_stride, args.c_stride);
+      MultiplyRows<kStride>(rows, a + start, args.a_stride / static_cast<int64_t>(sizeof(float)), decoded,
+                            size, args.c + row * kStride);
     }
   }
 }

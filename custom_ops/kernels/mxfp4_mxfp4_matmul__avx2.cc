@@ -27,7 +27,6 @@ constexpr int64_t kDecoded = kPairBlock * kPanel;  // bytes of a decoded block
 constexpr int64_t kPieceBlocks = 16;
 constexpr int64_t kFewRows = 3;
 constexpr int kSteps = 8;  // of 4 elements each
-constexpr int64_t kAhead = 8192;
 
 struct Block {
   int8_t elements[kPairBlock];
@@ -72,10 +71,7 @@ class Records {
  public:
   explicit Records(const uint8_t* packed) : record_(packed), table_(Table(12)) {}
 
-  inline void Prefetch() const {
-    for (int64_t line = 0; line < kRecord; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(record_ + kAhead + line), _MM_HINT_T0);
-  }
+  inline void Prefetch() const { PrefetchAhead(record_, kRecord); }
   inline __m256i Words(int step, int64_t vector) const {
     const uint8_t* from = record_ + kScales + step / 2 * kGroupBytes + 32 * vector;
     __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
