@@ -23,13 +23,21 @@ ROWS = (1, 4, 16, 128, 512)
 SWEEP = range(1, 33)
 # fmt: off
 ALL_FORMATS = (
-    "amxfp4", "amxfp4_b16", "amxfp4_e4m3", "amxfp4_pot", "mxfp4", "mxfp4_b16", "nvfp4", "mxfp6_e3m2", "mxfp6_e2m3",
-    "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "dint4", "int4", "dint3", "int8", "none x amxfp4", "none x mxfp4",
-    "amxfp4 x mxfp4",
+    "amxfp4", "amxfp4_b16", "amxfp4_b64", "amxfp4_e4m3", "amxfp4_pot", "mxfp4", "mxfp4_b16", "nvfp4", "mxfp6_e3m2",
+    "mxfp6_e2m3", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "dint4", "int4", "dint3", "int8", "none x amxfp4",
+    "none x mxfp4", "amxfp4 x mxfp4",
 )
 # fmt: on
 SIZES = ((4095, 4095), (4096, 4096), (4097, 4097), (1000, 1000), (1024, 1024), (1023, 33), (1024, 32))
 """k and n that fill blocks and panels, and their neighbours."""
+
+# fmt: off
+GRAPH_SHAPES = (
+    (1, 500, 64), (1, 64, 500), (1, 2000, 64), (1, 64, 2000), (4, 500, 64), (4, 64, 500),
+    (500, 500, 64), (500, 64, 500),
+)
+# fmt: on
+"""m, n and k of Q K^T and of P V."""
 
 RATIOS = {"ms": ".3f", "float32 / this": ".2f", "MatMulNBits / this": ".2f"}
 
@@ -152,12 +160,12 @@ def bench_quantize(seconds: float) -> Table:
 
 
 def bench_graph(seconds: float) -> Table:
-    """Products of attention, B from the graph: eight heads of 64 over 500 positions, one or all of them asking."""
+    """Products of attention, B from the graph: eight heads of 64 over 500 or 2000 positions; 1, 4 or all ask."""
     from ops import bound_run
 
     rng = np.random.default_rng(0)
     rows: list[list[str | float]] = []
-    for m, n, k in ((1, 500, 64), (1, 64, 500), (500, 500, 64), (500, 64, 500)):
+    for m, n, k in GRAPH_SHAPES:
         a, b = (rng.standard_normal((8, size, k)).astype(np.float32) for size in (m, n))
         transposed = np.ascontiguousarray(b.swapaxes(-1, -2))
         node = helper.make_node("MatMul", ["A", "B"], ["Y"])

@@ -16,6 +16,9 @@
 namespace mxcompile {
 
 inline int passed = 0, failed = 0;
+inline bool largest_too = true;  // the largest sizes
+
+inline constexpr int64_t kSizes[] = {1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 129};
 
 inline void Expect(bool condition, const std::string& what) {
   ++(condition ? passed : failed);

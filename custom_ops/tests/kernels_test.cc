@@ -12,11 +12,12 @@
 #include "kernels/tensor_rows.h"
 #include "tests/bf16_products.h"
 #include "tests/harness.h"
+#include "tests/matmul_case.h"
+#include "tests/pair_products.h"
 
 namespace mxcompile {
 namespace {
 
-constexpr int64_t kSizes[] = {1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 129};
 constexpr const char* kFormatNames[] = {
     "amxfp4",      "amxfp4_b16",      "amxfp4_b64", "amxfp4_pot",     "amxfp4_pot_b16", "amxfp4_pot_r",
     "amxfp4_e4m3", "amxfp4_e4m3_b64", "mxfp4",      "mxfp4_b16",      "mxfp4_b64",      "mxfp4_even",
@@ -24,8 +25,6 @@ constexpr const char* kFormatNames[] = {
     "mxfp8_e5m2",  "mxfp8_e5m2_b64",  "mxint8",     "mxint8_b16",     "nvfp4",          "amxint4",
     "amxint4_b16", "amxint4_b64",     "dint4",      "dint4_b128",     "dint3",          "dint3_b32",
     "int4",        "int4_b64",        "int8",       "int8_b128"};
-
-bool largest_too = true;
 
 std::vector<Isa> VectorIsas() {
   std::vector<Isa> isas;
@@ -124,113 +123,6 @@ void TestHalves(Isa isa) {
   Expect(SameValues(y, y_ref), std::string("float_to_half ") + IsaName(isa));
 }
 
-struct MatMulCase {
-  const char* a_format;  // null: none
-  const char* b_format;
-  int64_t m, n, k, batches;
-};
-
-// Operands of a product: numbers and scales of one size as in a model; the smallest scales, subnormals and
-// zero among them; or of very different sizes, scales of NaN and infinity among them.
-enum class Operands { kMild, kSmallScales, kAny };
-
-uint8_t ScaleByte(Operands kind) {
-  if (kind == Operands::kMild) return static_cast<uint8_t>(random_bits() % 16 + 100);
-  if (kind == Operands::kSmallScales) return static_cast<uint8_t>(random_bits() % 8);
-  return random_bits() % 64 == 0 ? RandomByte() : static_cast<uint8_t>(random_bits() % 64 + 90);
-}
-
-template <typename T>
-void TestMatMulOf(const MatMulCase& c, Isa isa, Operands kind) {
-  const bool mild = kind != Operands::kAny;
-  MatMulProblem problem{
-      Isa::kScalar, std::nullopt, FormatOf(c.b_format), c.m, c.n, c.k, c.batches, c.batches, {}, {}, false};
-  if (c.a_format != nullptr) problem.a_format = FormatOf(c.a_format);
-  for (int64_t i = 0; i < c.batches; ++i) {
-    problem.a_batch.push_back(i);
-    problem.b_batch.push_back(c.batches - 1 - i);
-  }
-  const Format& format = problem.b_format;
-  const auto value = [mild] {
-    const float x =
-        mild ? static_cast<float>(static_cast<int32_t>(random_bits())) * 0x1p-31f : RandomFinite();
-    if constexpr (std::is_same_v<T, float>)
-      return x;
-    else
-      return HalfOf(x * 0x1p-8f);
-  };
-  const Guarded<T> a(c.batches * c.m * c.k, value), bias(c.n, value);
-  const Guarded<float> b(c.k, RandomFinite);
-  Guarded<uint8_t> codes(c.batches * c.n * format.CodeBytes(c.k), RandomByte),
-      scales(c.batches * c.n * format.ScaleBytes(c.k));
-  std::generate_n(scales.data(), scales.size(), [kind] { return ScaleByte(kind); });
-  // A zero point behind each float32 scale: mild ones are those of the quantizer.
-  const int64_t width = format.spec->scales_per_block;
-  for (int64_t i = 4; width == 5 && mild && i < scales.size(); i += width) scales.data()[i] &= 15;
-
-  const int64_t size = c.batches * c.m * c.n;
-  // Of B from the graph, and of constant B, which may add up differently.
-  Guarded<T> graph_ref(size), graph(size), constant_ref(size), constant(size);
-  const auto run = [&](Isa on, const uint8_t* b_packed, const Guarded<T>& y, bool backwards) {
-    problem.isa = on;
-    Serial serial(backwards);
-    const MatMulOperands<T> operands{
-        a.data(), codes.data(), scales.data(), b_packed, mild ? bias.data() : nullptr, y.data()};
-    return RunMatMul<T>(problem, operands, serial);
-  };
-  bool done = run(Isa::kScalar, nullptr, graph_ref, false) && run(isa, nullptr, graph, true);
-  problem.constant_b = true;
-  done = done && run(Isa::kScalar, nullptr, constant_ref, false);
-  problem.isa = isa;
-  const MatMulKernels& kernels = MatMulSet(problem);
-  Buffer packed;
-  if (kernels.pack != nullptr) {
-    packed = PackB(kernels, format, c.batches, c.n, c.k, codes.data(), scales.data());
-    done = done && packed;
-  }
-  done = done && run(isa, packed.bytes(), constant, false);
-  const std::string what = std::string("matmul ") + (c.a_format == nullptr ? "none" : c.a_format) + " x " +
-                           c.b_format + " " + IsaName(isa) + " m=" + std::to_string(c.m) +
-                           " n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) +
-                           (kind == Operands::kMild ? " mild"
-                            : mild                  ? " small"
-                                                    : "");
-  Expect(done && SameValues(graph, graph_ref), what + ", B from the graph");
-  Expect(done && SameValues(constant, constant_ref), what + ", constant B");
-}
-
-template <typename T>
-void TestMatMul(const MatMulCase& c, Isa isa) {
-  for (Operands kind : {Operands::kMild, Operands::kAny}) TestMatMulOf<T>(c, isa, kind);
-}
-
-// Sums as large as they can be, of one sign and of both, with all elements of A taken or none.
-void TestLargestSums(Isa isa) {
-  for (const auto& [a_even, a_odd] : {std::pair{6.0f, 6.0f}, {-6.0f, -6.0f}, {-6.0f, 6.0f}, {0.0f, 0.0f}}) {
-    for (uint8_t byte : {uint8_t{0x77}, uint8_t{0xFF}, uint8_t{0x7F}}) {
-      const int64_t m = 2, n = 70, k = 63;
-      const Format format = FormatOf("amxfp4");
-      MatMulProblem problem{Isa::kScalar, format, format, m, n, k, 1, 1, {0}, {0}, true};
-      const Guarded<float> a(m * k);
-      for (int64_t i = 0; i < a.size(); ++i) a.data()[i] = i % 2 == 0 ? a_even : a_odd;
-      const Guarded<uint8_t> codes(n * format.CodeBytes(k), [byte = byte] { return byte; });
-      const Guarded<uint8_t> scales(n * format.ScaleBytes(k), [] { return uint8_t{0x3D}; });
-      const Guarded<float> y(m * n), y_ref(m * n);
-      Serial serial;
-      bool done = RunMatMul<float>(
-          problem, {a.data(), codes.data(), scales.data(), nullptr, nullptr, y_ref.data()}, serial);
-      problem.isa = isa;
-      const MatMulKernels& kernels = MatMulSet(problem);
-      Buffer packed;
-      if (kernels.pack != nullptr) packed = PackB(kernels, format, 1, n, k, codes.data(), scales.data());
-      done = done &&
-             RunMatMul<float>(
-                 problem, {a.data(), codes.data(), scales.data(), packed.bytes(), nullptr, y.data()}, serial);
-      Expect(done && SameValues(y, y_ref), std::string("the largest sums ") + IsaName(isa));
-    }
-  }
-}
-
 void TestFormatNames() {
   Format format;
   std::string error;
@@ -279,7 +171,6 @@ void TestLargePages() {
 
 void TestIsa(Isa isa) {
   TestHalves(isa);
-  TestLargestSums(isa);
   for (const char* name : kFormatNames) {
     for (int64_t k : kSizes) {
       for (const auto number : {RandomFinite, RandomFloat, RandomCoarse}) TestRows(name, isa, k, number);
@@ -300,22 +191,6 @@ void TestIsa(Isa isa) {
       TestMatMul<float>({"amxfp4", "mxfp4", m, 35, k, 1}, isa);
       TestMatMul<float>({nullptr, "mxfp6_e2m3", m, 35, k, 1}, isa);
     }
-  }
-  for (const char* name : {"amxfp4", "amxfp4_e4m3", "mxfp4"}) {
-    for (int64_t n : kSizes) {
-      for (int64_t m : {1, 3, 4}) TestMatMul<float>({name, name, m, n, 47, 1}, isa);
-    }
-    for (int64_t k : kSizes) {
-      for (int64_t m : kSizes) TestMatMul<float>({name, name, m, 35, k, 1}, isa);
-      TestMatMul<Half>({name, name, 4, 70, k, 2}, isa);
-    }
-    for (int64_t m = 1; m <= 9; ++m) {
-      for (int64_t k : {63, 64, 128, 600}) TestMatMul<float>({name, name, m, 300, k, 1}, isa);
-      TestMatMulOf<float>({name, name, m, 81, 101, 2}, isa, Operands::kSmallScales);
-    }
-    TestMatMulOf<float>({name, name, 20, 81, 101, 1}, isa, Operands::kSmallScales);
-    if (!largest_too) continue;
-    for (int64_t m : {1, 4, 9, 10, 12, 13, 16, 20, 600}) TestMatMul<float>({name, name, m, 65, 777, 1}, isa);
   }
   for (const char* name : {"dint4", "dint3", "int4", "int8"}) {
     for (int64_t k : kSizes) {
@@ -349,6 +224,7 @@ int main(int count, char** arguments) {
   mxcompile::TestLargePages();
   for (mxcompile::Isa isa : isas) {
     mxcompile::TestIsa(isa);
+    mxcompile::TestPairProducts(isa);
     mxcompile::TestBf16Products(isa);
   }
   std::printf("%d passed, %d failed\n", mxcompile::passed, mxcompile::failed);
