@@ -4,8 +4,10 @@ All candidates of a race take turns in one process, so that what disturbs one di
 mean little on a shared machine.
 """
 
+import contextlib
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -123,15 +125,16 @@ def block_model(w: Array, a_format: str, b_format: str) -> onnx.ModelProto:
 
 def openvino_maker(w: Array) -> Make | None:
     """OpenVINO with MXFP4 weights, compressed by nncf; None where they are not installed."""
-    try:
-        import nncf
-        import openvino
-    except ImportError:
-        return None
-    model = openvino.Core().read_model(float_model(w).SerializeToString())
-    compressed = nncf.compress_weights(
-        model, mode=nncf.CompressWeightsMode.MXFP4, group_size=32, ratio=1.0, all_layers=True
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # nncf reports on stdout, which belongs to our tables
+        try:
+            import nncf
+            import openvino
+        except ImportError:
+            return None
+        model = openvino.Core().read_model(float_model(w).SerializeToString())
+        compressed = nncf.compress_weights(
+            model, mode=nncf.CompressWeightsMode.MXFP4, group_size=32, ratio=1.0, all_layers=True
+        )
 
     def make(case: Case, a: Array) -> Run:
         settings = {"INFERENCE_NUM_THREADS": case.threads, "NUM_STREAMS": 1}
