@@ -163,7 +163,6 @@ def test_the_page_of_a_classifier(run: Run, exported_model_folder: Callable[[str
 
 
 def test_the_page_of_a_search(run: Run, plain_demo: Path) -> None:
-    pytest.importorskip("scipy")
     options = ("--include", LAYERS, *DATA, "--windows", 1, "--max-ppl-increase", "3%")
     formats = ("--formats", "mxfp8_e4m3", "-o", "out.onnx", "--report", "page.html")
     result = run("search", plain_demo, *options, *formats, "--json")
