@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx_ir as ir
+
 from mxcompile import exporter, onnx_file
 from mxcompile.errors import UnsupportedModelError
 from mxcompile.evaluation.fidelity import Tell
@@ -31,12 +33,7 @@ def open_plain(source: str, task: str | None, tell: Tell) -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix="mxcompile-") as folder,
         exporter.open_model(source, task=task, progress=lambda phase: tell(phase, 0, 0)) as exported,
     ):
-        if len(exported.models) > 1:
-            raise UnsupportedModelError(
-                f"{source}: is an encoder-decoder ({', '.join(exported.models)}), which cannot be run as one; give "
-                "one of its parts as an .onnx file, with .npz data"
-            )
-        (model,) = exported.models.values()
+        _, model = single_model(source, exported)
         known = {
             "task": exported.task,
             "tokenizer": exported.tokenizer,
@@ -47,3 +44,22 @@ def open_plain(source: str, task: str | None, tell: Tell) -> Iterator[Path]:
         for file in exported.files:
             shutil.copy(file, folder)
         yield Path(folder, "model.onnx")
+
+
+def single_model(source: str, exported: exporter.Exported) -> tuple[str, ir.Model]:
+    """File name and graph of a model that is one graph.
+
+    Args:
+        source: What it was exported from, for people.
+        exported: The result.
+
+    Raises:
+        UnsupportedModelError: An encoder-decoder.
+    """
+    if len(exported.models) > 1:
+        raise UnsupportedModelError(
+            f"{source}: is an encoder-decoder ({', '.join(exported.models)}), which cannot be run as one; give one of "
+            "its parts as an .onnx file, with .npz data"
+        )
+    ((name, model),) = exported.models.items()
+    return name, model

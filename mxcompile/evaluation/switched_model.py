@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from mxcompile import exporter, generation, onnx_file, runtime
 from mxcompile.config import CompileConfig
-from mxcompile.errors import ConfigError, UnsupportedModelError
+from mxcompile.errors import ConfigError
 from mxcompile.evaluation import metrics
 from mxcompile.evaluation.data import Samples
 from mxcompile.evaluation.fidelity import predictions
 from mxcompile.evaluation.metrics import Pair, WindowFigures
 from mxcompile.evaluation.models import MASK, Array, EvalModel, describe
+from mxcompile.evaluation.plain import single_model
 from mxcompile.evaluation.switches import MEASURE, POWERS, SWITCHES, Switch, switchable
 from mxcompile.report import LayerReport, describe_layers
 
@@ -107,12 +108,7 @@ def open_switched(
         tempfile.TemporaryDirectory(prefix="mxcompile-") as folder,
         exporter.open_model(source, task=task, progress=lambda phase: tell(phase, 0, 0)) as exported,
     ):
-        if len(exported.models) > 1:
-            raise UnsupportedModelError(
-                f"{source}: is an encoder-decoder ({', '.join(exported.models)}), which cannot be run as one; give "
-                "one of its parts as an .onnx file, with .npz data"
-            )
-        ((name, model),) = exported.models.items()
+        name, model = single_model(source, exported)
         tell("quantizing weights", 0, 0)
         switches = switchable(model, config)
         skipped = tuple(layer for layer in describe_layers(name, model) if layer.skipped is not None)
