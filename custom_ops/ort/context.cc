@@ -1,8 +1,11 @@
 #include "ort/context.h"
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <memory>
+#include <thread>
+
+#include "kernels/crowding.h"
 
 namespace mxcompile {
 namespace {
@@ -24,6 +27,30 @@ Shape Dimensions(const abi::Api& api, const abi::TensorTypeAndShapeInfo* info) {
   Shape shape(rank);
   Check(api.GetDimensions(info, shape.data(), rank));
   return shape;
+}
+
+int64_t Nanoseconds() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Tasks that threads share, and how fast the calling thread is at them.
+struct Section {
+  const std::function<void(int64_t)>& body;
+  int64_t count;
+  std::thread::id caller;
+  int64_t last;                 // when the calling thread ended a task, or the section began
+  int64_t own = 0;              // its tasks
+  int64_t fastest = INT64_MAX;  // of them, without the last one of all, which may be smaller
+};
+
+void RunTask(void* data, size_t index) {
+  auto* const section = static_cast<Section*>(data);
+  section->body(static_cast<int64_t>(index));
+  if (std::this_thread::get_id() != section->caller) return;
+  const int64_t now = Nanoseconds(), time = now - section->last;
+  if (static_cast<int64_t>(index) < section->count - 1) section->fastest = std::min(section->fastest, time);
+  section->last = now;
+  ++section->own;
 }
 
 }  // namespace
@@ -126,15 +153,20 @@ void RunContext::StringOutput(size_t index, const std::string& text) const {
 }
 
 void RunContext::For(int64_t count, const std::function<void(int64_t)>& body) {
+  static Crowding crowding;
   if (count <= 0) return;
   if (count == 1) return body(0);
-  const auto task = [](void* data, size_t index) {
-    (*static_cast<const std::function<void(int64_t)>*>(data))(static_cast<int64_t>(index));
-  };
+  const int64_t start = Nanoseconds();
+  if (crowding.Alone()) {
+    for (int64_t i = 0; i < count; ++i) body(i);
+    return crowding.EndedAlone(Nanoseconds() - start);
+  }
+  Section section{body, count, std::this_thread::get_id(), start};
   const auto total = static_cast<size_t>(count);
   // num_batch = total: one batch a task. 0 would mean "no batches", which is far slower on small work.
-  Check(api_.KernelContext_ParallelFor(context_, task, total, total,
-                                       const_cast<std::function<void(int64_t)>*>(&body)));
+  Check(api_.KernelContext_ParallelFor(context_, RunTask, total, total, &section));
+  const bool shared = section.own < count, measured = section.fastest != INT64_MAX;
+  if (shared && measured) crowding.EndedShared(Nanoseconds() - start, count * section.fastest);
 }
 
 abi::TensorTypeAndShapeInfo* InferContext::Info(size_t index) const {

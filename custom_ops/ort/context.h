@@ -65,7 +65,8 @@ class RunContext final : public Parallel {
   Tensor Output(size_t index, const Shape& shape) const;
   void StringOutput(size_t index, const std::string& text) const;
 
-  // onnxruntime's thread pool; a single task runs on the calling thread.
+  // onnxruntime's thread pool, or where that loses time (kernels/crowding.h) the calling thread alone. A
+  // single task always runs there.
   void For(int64_t count, const std::function<void(int64_t)>& body) override;
 
  private:

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/crowding.h"
 #include "kernels/isa.h"
 #include "kernels/matmul.h"
 #include "kernels/tensor_rows.h"
@@ -169,6 +170,25 @@ void TestLargePages() {
   Expect(static_cast<bool>(Buffer::OnLargePages(7)), "there are buffers after the last one is gone");
 }
 
+void TestCrowding() {
+  constexpr int64_t kMillisecond = 1'000'000;
+  Crowding crowding;
+  Expect(!crowding.Alone(), "sections are shared at first");
+  crowding.EndedShared(3 * kMillisecond, 2 * kMillisecond);
+  Expect(!crowding.Alone(), "a millisecond lost is no crowding");
+  crowding.EndedShared(9 * kMillisecond, 6 * kMillisecond);
+  Expect(crowding.Alone(), "a time slice lost is crowding");
+  crowding.EndedAlone(Crowding::kAlone - 1);
+  Expect(crowding.Alone(), "crowding lasts for a time");
+  crowding.EndedAlone(1);
+  Expect(!crowding.Alone(), "and then sections are shared again");
+  for (int i = 0; i < 1000; ++i) crowding.EndedShared(3 * kMillisecond, 6 * kMillisecond);
+  crowding.EndedShared(7 * kMillisecond, 0);
+  Expect(!crowding.Alone(), "a time slice lost among much time won is no crowding");
+  for (int i = 0; i < 3; ++i) crowding.EndedShared(7 * kMillisecond, 0);
+  Expect(crowding.Alone(), "time that was won is forgotten after a few time slices lost");
+}
+
 void TestIsa(Isa isa) {
   TestHalves(isa);
   for (const char* name : kFormatNames) {
@@ -222,6 +242,7 @@ int main(int count, char** arguments) {
   mxcompile::TestFormatNames();
   mxcompile::TestIsaChoice();
   mxcompile::TestLargePages();
+  mxcompile::TestCrowding();
   for (mxcompile::Isa isa : isas) {
     mxcompile::TestIsa(isa);
     mxcompile::TestPairProducts(isa);
