@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/mapped_pages.h"
+
 namespace mxcompile {
 namespace {
 
@@ -66,6 +68,9 @@ MatMulBlock<T>::MatMulBlock(const NodeInfo& node, Isa isa)
   packed_ = PackB(kernels, b_format_, Product(codes.shape, 0, rank - 2, where_), codes.shape[rank - 2], k_,
                   codes.As<uint8_t>(), scales.As<uint8_t>());
   if (!packed_) throw std::bad_alloc();
+  // onnxruntime keeps what it mapped from a file, and nobody reads it again: Compute takes the packed ones.
+  for (const Tensor& tensor : {codes, scales})
+    DropMappedPages(tensor.data, Product(tensor.shape, 0, tensor.shape.size(), where_));
 }
 
 template <typename T>

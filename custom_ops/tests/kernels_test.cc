@@ -13,6 +13,7 @@
 #include "kernels/tensor_rows.h"
 #include "tests/bf16_products.h"
 #include "tests/harness.h"
+#include "tests/mapped_pages.h"
 #include "tests/matmul_case.h"
 #include "tests/pair_products.h"
 
@@ -243,6 +244,7 @@ int main(int count, char** arguments) {
   mxcompile::TestIsaChoice();
   mxcompile::TestLargePages();
   mxcompile::TestCrowding();
+  mxcompile::TestMappedPages();
   for (mxcompile::Isa isa : isas) {
     mxcompile::TestIsa(isa);
     mxcompile::TestPairProducts(isa);
