@@ -5,14 +5,16 @@ Source: protobuf.dev "Encoding"; field numbers of onnx.proto (ONNX IR version 10
 
 import dataclasses
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 Buffer = bytes | mmap.mmap
+Children = Mapping[str, Mapping[int, str]]
 Segment = bytes | ir.TensorProtocol  # A tensor stands for its own bytes, `nbytes` of them.
 
+TENSOR_DATA_TYPE = 2
 TENSOR_RAW_DATA = 9
 TENSOR_EXTERNAL_DATA = 13
 TENSOR_DATA_LOCATION = 14
@@ -27,6 +29,7 @@ _CHILDREN = {
     "node": {5: "attribute"},
     "attribute": {6: "graph", 11: "graph"},
 }
+_MAIN_GRAPH = {"model": {7: "graph"}, "graph": {5: "tensor"}}
 
 
 class MalformedError(ValueError):
@@ -56,12 +59,15 @@ class Message:
         return b"".join(self.buffer[field.start : field.end] for field in kept)
 
 
-def rewrite(buffer: Buffer, on_initializer: Callable[[Message], list[Segment]]) -> list[Segment]:
-    """Rewrites every initializer of a ModelProto, subgraphs' too, and the lengths of the messages around it.
+def rewrite(
+    buffer: Buffer, on_initializer: Callable[[Message], list[Segment]], *, subgraphs: bool = True
+) -> list[Segment]:
+    """Rewrites every initializer of a ModelProto and the lengths of the messages around it.
 
     Args:
         buffer: The serialized ModelProto.
         on_initializer: Given the fields of a TensorProto, returns what takes its place.
+        subgraphs: Whether those of subgraphs are rewritten too.
 
     Returns:
         The pieces of the new ModelProto, in order. All other fields are copied as they are.
@@ -69,7 +75,7 @@ def rewrite(buffer: Buffer, on_initializer: Callable[[Message], list[Segment]]) 
     Raises:
         MalformedError: The buffer is not a whole ModelProto.
     """
-    return _rewrite(buffer, 0, len(buffer), "model", on_initializer)
+    return _rewrite(buffer, 0, len(buffer), "model", _CHILDREN if subgraphs else _MAIN_GRAPH, on_initializer)
 
 
 def length_delimited(number: int, size: int) -> bytes:
@@ -77,13 +83,24 @@ def length_delimited(number: int, size: int) -> bytes:
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(size)
 
 
+def varint_field(number: int, value: int, extra: int) -> bytes:
+    """Returns a field with a number below 128 that takes ``extra`` bytes, up to 8, more than it needs."""
+    encoded = bytes([value | 0x80, *[0x80] * (extra - 1), 0]) if extra else bytes([value])
+    return _varint(number << 3) + encoded
+
+
 def _rewrite(
-    buffer: Buffer, start: int, end: int, message: str, on_initializer: Callable[[Message], list[Segment]]
+    buffer: Buffer,
+    start: int,
+    end: int,
+    message: str,
+    children: Children,
+    on_initializer: Callable[[Message], list[Segment]],
 ) -> list[Segment]:
     segments: list[Segment] = []
     copied = start
     for field in _fields(buffer, start, end):
-        child = _CHILDREN[message].get(field.number)
+        child = children[message].get(field.number)
         if child is None:
             continue
         if field.wire_type != _LENGTH_DELIMITED:
@@ -92,7 +109,7 @@ def _rewrite(
             tensor = Message(buffer, tuple(_fields(buffer, field.payload, field.end)))
             inner = on_initializer(tensor)
         else:
-            inner = _rewrite(buffer, field.payload, field.end, child, on_initializer)
+            inner = _rewrite(buffer, field.payload, field.end, child, children, on_initializer)
         size = sum(len(s) if isinstance(s, bytes) else s.nbytes for s in inner)
         segments += [buffer[copied : field.start], length_delimited(field.number, size), *inner]
         copied = field.end

@@ -33,6 +33,9 @@ MAX_INLINE_BYTES = 1_500_000_000
 DETACH_BYTES = 1024
 """Weights from this size on stay on disk when read, and are streamed when written."""
 
+MAPPED_BYTES = 1 << 16
+"""Weights from this size on start at a multiple of their element's size: they can be used from a mapped file."""
+
 _ALIGNMENT = 4096  # Of each weight in a data file: the ONNX documentation asks for it, for memory mapping.
 _PAYLOAD = "mxcompile:payload"  # The location that marks a weight which is streamed into its place.
 _LFS_POINTER = b"version https://git-lfs"
@@ -95,6 +98,7 @@ def write_model(model: ir.Model, path: str | Path, *, max_inline_bytes: int = MA
     try:
         layout: dict[int, int] = {} if inline else _write_data(payloads, temporary_data)
         segments = _wire.rewrite(skeleton, lambda t: _attach(t, payloads, layout, data.name))
+        _align(segments)
         with temporary.open("xb") as file:
             for segment in segments:
                 _write_segment(file, segment)
@@ -144,11 +148,12 @@ def _detach(tensor: _wire.Message, location: str) -> list[_wire.Segment]:
     if len(raw) != 1 or raw[0].end - raw[0].payload < DETACH_BYTES:
         return [tensor.encoded()]
     reference = onnx.TensorProto()
-    _set_external(reference, location, raw[0].payload, raw[0].end - raw[0].payload)
+    set_external(reference, location, raw[0].payload, raw[0].end - raw[0].payload)
     return [tensor.encoded(without=(_wire.TENSOR_RAW_DATA,)) + reference.SerializeToString()]
 
 
-def _set_external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+def set_external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Says in a tensor without data where they are: a file, and the bytes in it."""
     tensor.data_location = onnx.TensorProto.EXTERNAL
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
@@ -257,14 +262,46 @@ def _attach(
         raise ValueError(f"the weight `{proto.name}` is an external tensor outside the initializers")
     index = int(entries["offset"])
     if index in layout:
-        _set_external(proto, data_name, layout[index], payloads[index].nbytes)
+        set_external(proto, data_name, layout[index], payloads[index].nbytes)
         return [proto.SerializeToString()]
     # Fields stay in ascending order, as protobuf itself writes them.
     external = (_wire.TENSOR_EXTERNAL_DATA, _wire.TENSOR_DATA_LOCATION)
+    payload = payloads[index]
     before = tensor.encoded(without=external, to=_wire.TENSOR_RAW_DATA)
     after = tensor.encoded(without=external, start=_wire.TENSOR_RAW_DATA + 1)
-    header = _wire.length_delimited(_wire.TENSOR_RAW_DATA, payloads[index].nbytes)
-    return [before + header, payloads[index], after]
+    header = _wire.length_delimited(_wire.TENSOR_RAW_DATA, payload.nbytes)
+    if room := _room(payload):
+        return [before, _type_again(payload, 0), header, payload, _type_again(payload, room), after]
+    return [before, header, payload, after]
+
+
+def _room(payload: ir.TensorProtocol) -> int:
+    """By how many bytes a payload must be shifted at most to stand at a multiple of its element's size."""
+    size = payload.dtype.itemsize
+    return int(size) - 1 if payload.nbytes >= MAPPED_BYTES and 1 < size <= 8 else 0
+
+
+def _type_again(payload: ir.TensorProtocol, extra: int) -> bytes:
+    """A field that says what is said already, that the weight has elements of this type."""
+    return _wire.varint_field(_wire.TENSOR_DATA_TYPE, payload.dtype.value, extra)
+
+
+def _align(segments: list[_wire.Segment]) -> None:
+    """Shifts big payloads to multiples of their element's size.
+
+    By as much as the field before a payload grows, the one after it shrinks, so that all lengths stay.
+    """
+    position = 0
+    for index, segment in enumerate(segments):
+        if isinstance(segment, bytes):
+            position += len(segment)
+            continue
+        if room := _room(segment):
+            shift = -position % (room + 1)
+            segments[index - 2] = _type_again(segment, shift)
+            segments[index + 1] = _type_again(segment, room - shift)
+            position += shift
+        position += segment.nbytes
 
 
 def _write_data(payloads: Iterable[ir.TensorProtocol], path: Path) -> dict[int, int]:

@@ -283,6 +283,24 @@ def test_the_file_is_what_protobuf_itself_would_write(tmp_path, nbytes):
     assert list(written.graph.initializer) == list(expected.graph.initializer)
 
 
+@pytest.mark.parametrize("producer", ["", "x", "xx", "xxx"])
+def test_big_weights_stand_at_multiples_of_their_element(tmp_path, producer):
+    """Behind a number of bytes with any remainder."""
+    sizes = (onnx_file.MAPPED_BYTES, onnx_file.MAPPED_BYTES + 2, 1 << 18)
+    dtypes = (np.float32, np.float16, np.float64, ml_dtypes.bfloat16, np.int64, np.uint8, np.complex128)
+    arrays = [np.full(size // 2, 1, dtype) for size in sizes for dtype in dtypes]
+    expected = model_with_weights(*arrays, np.full(17, 1, np.uint8))
+    expected.producer_name = producer
+    out = tmp_path / "out.onnx"
+    onnx_file.write_model(ir.from_proto(expected), out)
+    assert list(onnx.load(out).graph.initializer) == list(expected.graph.initializer)
+    big = [t for t in external_tensors(onnx_file.read_model(out)).values() if t.nbytes >= onnx_file.MAPPED_BYTES]
+    assert len(big) > len(arrays) // 2
+    for tensor in big:
+        if tensor.dtype.itemsize <= 8:
+            assert tensor.offset % tensor.dtype.itemsize == 0, tensor.name
+
+
 def test_every_dtype_survives(tmp_path):
     rng = np.random.default_rng(0)
     floats = rng.standard_normal(3001).astype(np.float32)
