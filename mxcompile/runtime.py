@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from mxcompile import mapped_model
 from mxcompile.errors import ConfigError, ExportError, MxCompileError, RuntimeLibraryError, UnsupportedModelError
 from mxcompile.ops import DOMAIN, OPSET, VERSION
 
@@ -28,6 +29,11 @@ CPU: Final = ("CPUExecutionProvider",)
 
 IR_VERSION: Final = 10
 """The newest ONNX IR that onnxruntime 1.20 reads."""
+
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_NO_DATA_FOLDER = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 21)
+"""Before 1.21 onnxruntime looks for the data files of a model in memory in the current directory, but takes absolute
+paths, which it refuses later."""
 
 _FATAL = 4  # What onnxruntime logs below that it also raises, and a raised error is reported once, by us.
 _NO_GRAPH = "does not have a graph"  # How onnxruntime 1.20 and 1.23 say it, with a general error.
@@ -157,7 +163,12 @@ def create_session(
         raise ConfigError(f"no provider {', '.join(sorted(unknown))}: this onnxruntime has {', '.join(available)}")
     if not isinstance(model, bytes):
         _check_file(Path(model))
-    options = _options(threads, library_info().path if library else None)
+    shared_library = library_info().path if library else None
+    if shared_library is not None and not isinstance(model, bytes):
+        session = _mapped_session(Path(model), _options(threads, shared_library), list(providers))
+        if session is not None:
+            return session
+    options = _options(threads, shared_library)
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else where, options, providers=list(providers))
     except _ERRORS as error:
@@ -170,6 +181,23 @@ def create_session(
             f"{where}: onnxruntime {ort.__version__} cannot load it: {reason}; compile it again, and keep its "
             "data files (.data) beside it"
         ) from error
+
+
+def _mapped_session(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession | None:
+    """A session that maps the big weights from the file; None where there is no gain in that, or an error.
+
+    The file itself then gives the session, or the message on what is wrong with it.
+    """
+    mapped = mapped_model.read_mapped(path, absolute=_NO_DATA_FOLDER)
+    if mapped is None:
+        return None
+    if not _NO_DATA_FOLDER:
+        options.add_session_config_entry(_DATA_FOLDER, str(mapped.file.parent))
+    try:
+        session = ort.InferenceSession(mapped.content, options, providers=providers)
+    except _ERRORS:
+        return None
+    return session if mapped.is_current() else None
 
 
 def _check_file(path: Path) -> None:
