@@ -144,6 +144,9 @@ def create_session(
 ) -> ort.InferenceSession:
     """An onnxruntime session of a model, with the custom ops registered.
 
+    With the library, big weights that stand inside the file are not copied but mapped from it (see `mapped_model`):
+    replace the file of an open session, do not write into it. ``compile`` and the command line replace files.
+
     Args:
         model: An .onnx file, or the bytes of one.
         threads: Threads that one operator may use; None leaves that to onnxruntime (all cores).

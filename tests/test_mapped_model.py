@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mxcompile import compiler, mapped_model, runtime
+from mxcompile import compiler, mapped_model, onnx_file, runtime
 from mxcompile.errors import MxCompileError
 from mxcompile.onnx_file import MAPPED_BYTES
 
@@ -85,6 +86,17 @@ def read(path: Path) -> mapped_model.MappedModel | None:
 
 def test_outputs_are_those_of_the_file_bit_for_bit(model: Path) -> None:
     np.testing.assert_array_equal(output(runtime.create_session(model)), output(plain_session(model)))
+
+
+def test_floats_that_are_mapped_give_the_same_bits(tmp_path: Path) -> None:
+    for producer in ("", "x" * 4, "x" * 8, "x" * 12):
+        proto = plain_model()
+        proto.producer_name = producer
+        path = tmp_path / "plain.onnx"
+        onnx_file.write_model(ir.from_proto(proto), path)
+        session = runtime.create_session(path)
+        assert mapped_kilobytes(path, "Size")
+        np.testing.assert_array_equal(output(session), output(plain_session(path)))
 
 
 def test_big_weights_are_mapped_and_given_back_once_packed(model: Path) -> None:
