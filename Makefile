@@ -57,7 +57,7 @@ demo: $(INSTALLED) ## compile the bundled model to 4 bits and let it write Pytho
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure speed, memory and quality; takes about half an hour
-	for script in startup demo_size perplexity stock kv_cache ops matmul decode compile_memory; do \
+	for script in startup demo_size perplexity stock kv_cache ops matmul decode memory compile_memory; do \
 	  $(BIN)/python benchmarks/$$script.py; echo; done
 
 CELLS := build/cell-libraries
