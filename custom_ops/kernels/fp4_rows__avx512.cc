@@ -1,226 +1,64 @@
-// Quantizing E2M1 rows in blocks of 32 with AVX512; decoding, other blocks and a ragged last one are left to
-// AVX2.
+// Quantizing E2M1 rows in blocks of 32 with AVX512, as fp4_encode__avx512.h says; decoding and other blocks
+// are left to AVX2.
 //
-// Data layout: see kernels.h. 16 blocks at a time: (1) a pass finds their extremes, reduced in a tree to one
-// lane a block; (2) those 16 or 32 sides become scale bytes and factors; (3) a pass over the elements, a
-// block at a time, gives 16 bytes of codes.
-//
-// Step 3 does without a division. The quotient x / s, rounded to float32, reaches a threshold t (0.25
-// 0.75 1.25 1.75 2.5 3.5 5) exactly if |x| reaches s * t: the next float32 below s * t is farther away than
-// half a unit of the quotient, as the significand of s is below 2. And s * t has at most 6 significant bits,
-// so the upper 16 bits of |x| decide: 32 elements fit one vector of words, and their codes are found by
-// bisection in a table of the block's 7 or 14 thresholds.
-//
-// Per block: 4 loads, 6 operations of step 1, 3 of step 2, 5 for the table and 21 of step 3; no division but
-// two per 16 blocks. Bound: reading x.
-#include <immintrin.h>
-
-#include <cstring>
-
-#include "kernels/elements__avx2.h"
+// Data layout: see kernels.h. Bound: reading x.
+#include "kernels/fp4_encode__avx512.h"
 #include "kernels/row_kernels.h"
-#include "kernels/unroll.h"
 
 namespace mxcompile {
 namespace {
 
-constexpr int64_t kBlock = 32, kBatch = 16;
-
-inline __m512i Words(const float* x) { return _mm512_loadu_si512(x); }
-
-// What step 2 gives for 16 blocks: scale bytes, one a lane, and the factors of the thresholds.
-struct Sides {
-  __m512i bytes;
-  __m512 factors;
-};
-
-// E5M2 of extreme / 6, 0 becoming 1. See EncodeMagnitudes in elements__avx2.h for the rounding.
-struct FloatEncode {
-  static constexpr int kSides = 2;
-  static constexpr uint8_t kNaN = 0x7F;
-
-  static inline Sides Scales(__m512 extremes) {
-    __m512 s = _mm512_div_ps(extremes, _mm512_set1_ps(E2M1::kMaximum));
-    s = _mm512_mask_mov_ps(s, _mm512_cmp_ps_mask(s, _mm512_setzero_ps(), _CMP_EQ_OQ), _mm512_set1_ps(1.0f));
-    const __m512i rounded =
-        _mm512_add_epi32(_mm512_castps_si512(s), _mm512_set1_epi32(1 << (22 - E5M2::kMantissa)));
-    const __m512i normal = _mm512_sub_epi32(_mm512_srli_epi32(rounded, 23 - E5M2::kMantissa),
-                                            _mm512_set1_epi32((127 - E5M2::kBias) << E5M2::kMantissa));
-    const __m512 limited = _mm512_min_ps(s, _mm512_set1_ps(E5M2::kMinNormal));
-    const __m512i half_steps = _mm512_cvttps_epi32(
-        _mm512_mul_ps(limited, _mm512_set1_ps(PowerOfTwo(E5M2::kBias + E5M2::kMantissa))));
-    const __m512i steps = _mm512_srli_epi32(_mm512_add_epi32(half_steps, _mm512_set1_epi32(1)), 1);
-    const __m512i bytes = _mm512_min_epi32(_mm512_max_epi32(normal, steps), _mm512_set1_epi32(E5M2::kMax));
-    const __m512 value = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_slli_epi32(bytes, 8)));
-    // A scale of 0 gives 0: no element reaches infinity.
-    const __m512 infinity = _mm512_castsi512_ps(_mm512_set1_epi32(kExponentMask));
-    return {bytes, _mm512_mask_mov_ps(value, _mm512_testn_epi32_mask(bytes, bytes), infinity)};
-  }
-
-  // Blocks whose factors cannot be used.
-  static inline __mmask16 TooSmall(const Sides&, __m512) { return 0; }
-};
-
-// E8M0, FLOOR or EVEN rule, one a block or one a side.
-template <int kCount, bool kEven>
-struct PowerEncode {
-  static constexpr int kSides = kCount;
-  static constexpr uint8_t kNaN = kE8M0NaN;
-  static constexpr int kSmallest = 4;  // its thresholds are normal numbers
-
-  static inline Sides Scales(__m512 extremes) {
-    __m512i bits = _mm512_castps_si512(extremes);
-    if constexpr (kEven) bits = _mm512_add_epi32(bits, _mm512_set1_epi32(1 << (22 - E2M1::kMantissa)));
-    const __m512i bytes =
-        _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32(bits, 23), _mm512_set1_epi32(E2M1::kEmax)),
-                         _mm512_setzero_si512());
-    const __m512i exponents = _mm512_max_epi32(bytes, _mm512_set1_epi32(kSmallest));
-    return {bytes, _mm512_castsi512_ps(_mm512_slli_epi32(exponents, 23))};
-  }
-
-  static inline __mmask16 TooSmall(const Sides& sides, __m512 extremes) {
-    const __mmask16 some =
-        _mm512_test_epi32_mask(_mm512_castps_si512(extremes), _mm512_castps_si512(extremes));
-    return _mm512_mask_cmplt_epi32_mask(some, sides.bytes, _mm512_set1_epi32(kSmallest));
-  }
-};
-
-// Step 1: the largest of each of four vectors, as integers, in the lanes 0 1 2 3 of every 128 bits.
-template <typename Max>
-inline __m512i ReduceFour(const __m512i (&v)[4], const Max& max) {
-  const __m512i first = max(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-  const __m512i second = max(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-  return max(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+constexpr BlockOrder AsTheyCome() {
+  BlockOrder order = {};
+  for (int i = 0; i < kEncodeBlock; ++i) order.elements[i] = static_cast<uint16_t>(i);
+  return order;
 }
 
-template <typename Max>
-inline __m512i ReduceLanes(const __m512i (&q)[4], const Max& max) {
-  const __m512i first = max(_mm512_shuffle_i32x4(q[0], q[1], 0x88), _mm512_shuffle_i32x4(q[0], q[1], 0xDD));
-  const __m512i second = max(_mm512_shuffle_i32x4(q[2], q[3], 0x88), _mm512_shuffle_i32x4(q[2], q[3], 0xDD));
-  return max(_mm512_shuffle_i32x4(first, second, 0x88), _mm512_shuffle_i32x4(first, second, 0xDD));
+constexpr BlockOrder kOrder = AsTheyCome();
+
+// 16 bytes of codes.
+inline __m128i EncodeBlock(const float* x, __m512 factors) {
+  const __m256i table = _mm512_cvtepi32_epi16(_mm512_srli_epi32(Thresholds(factors), 16));
+  __m512i codes = Codes<kOrder>(x, _mm512_castsi256_si512(table));
+  codes = _mm512_maskz_mov_epi16(_mm512_test_epi16_mask(codes, _mm512_set1_epi16(7)), codes);
+  return _mm512_cvtepi32_epi8(_mm512_or_si512(codes, _mm512_srli_epi32(codes, 12)));
 }
 
-// max(0, x) and max(0, -x) of 16 blocks, anything in lanes from `count` on. Found as integers: floats of one
-// sign are ordered like their bits, and NaN and infinity come out on top.
-struct Extremes {
-  __m512 above, below;
-};
-
-[[gnu::flatten]] inline Extremes FindExtremes(const float* x, int64_t count) {
-  const auto signed_max = [](__m512i a, __m512i b) { return _mm512_max_epi32(a, b); };
-  const auto unsigned_max = [](__m512i a, __m512i b) { return _mm512_max_epu32(a, b); };
-  const __m512i zero = _mm512_setzero_si512();
-  __m512i above[4], any[4];
-  Unroll<4>([&](auto quarter) {
-    above[quarter] = any[quarter] = zero;
-    if (4 * quarter >= count) return;
-    __m512i positive[4], largest[4];
-    Unroll<4>([&](auto i) {
-      const int64_t block = 4 * quarter + i < count ? 4 * quarter + i : count - 1;
-      const __m512i first = Words(x + block * kBlock), second = Words(x + block * kBlock + 16);
-      positive[i] = signed_max(first, second);
-      largest[i] = unsigned_max(first, second);  // bits of negatives are the largest unsigned ones
-    });
-    above[quarter] = ReduceFour(positive, signed_max);
-    any[quarter] = ReduceFour(largest, unsigned_max);
-  });
-  const __m512i flipped = _mm512_xor_si512(ReduceLanes(any, unsigned_max), _mm512_set1_epi32(INT32_MIN));
-  return {_mm512_castsi512_ps(signed_max(ReduceLanes(above, signed_max), zero)),
-          _mm512_castsi512_ps(signed_max(flipped, zero))};
-}
-
-inline __mmask16 NotFinite(__m512 extremes) {
-  return _mm512_cmpge_epi32_mask(_mm512_castps_si512(extremes), _mm512_set1_epi32(kExponentMask));
-}
-
-// Step 3. `table`: words of the thresholds, twice: [8] of the side above zero, the first one not used, [8] of
-// the other side.
-inline __m128i EncodeBlock(const float* x, __m512i table) {
-  alignas(64) static constexpr uint16_t kUpperWords[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
-                                                           23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
-                                                           45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-  const __m512i words = _mm512_permutex2var_epi16(Words(x), _mm512_load_si512(kUpperWords), Words(x + 16));
-  const __mmask32 negative = _mm512_movepi16_mask(words);
-  const __m512i magnitude = _mm512_and_si512(words, _mm512_set1_epi16(0x7FFF));
-  const auto reaches = [&](__m512i index) {
-    return _mm512_cmpge_epu16_mask(magnitude, _mm512_permutexvar_epi16(index, table));
-  };
-  const auto step = [&](__m512i index, int16_t size) {  // up or down by size
-    const __mmask32 up = reaches(index);
-    index = _mm512_sub_epi16(index, _mm512_set1_epi16(size));
-    return _mm512_mask_add_epi16(index, up, index, _mm512_set1_epi16(static_cast<int16_t>(2 * size)));
-  };
-  __m512i index = _mm512_mask_mov_epi16(_mm512_set1_epi16(4), negative, _mm512_set1_epi16(12));
-  index = step(step(index, 2), 1);
-  const __mmask32 last = reaches(index);
-  // Where the last threshold is not reached the code is one less. Behind -0 stands 0.
-  index = _mm512_mask_sub_epi16(index, static_cast<__mmask32>(~last), index, _mm512_set1_epi16(1));
-  index = _mm512_maskz_mov_epi16(_mm512_test_epi16_mask(index, _mm512_set1_epi16(7)), index);
-  return _mm512_cvtepi32_epi8(_mm512_or_si512(index, _mm512_srli_epi32(index, 12)));
-}
-
-// The table of block b.
-template <int kSides>
-inline __m512i Thresholds(__m512 above, __m512 below, int b) {
-  const __m512 thresholds = _mm512_setr_ps(0.0f, 0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f, 0.0f, 0.25f,
-                                           0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f);
-  const __m512i index = _mm512_add_epi32(
-      _mm512_set1_epi32(b), _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16));
-  const __m512 factors =
-      kSides == 1 ? _mm512_permutexvar_ps(index, above) : _mm512_permutex2var_ps(above, index, below);
-  const __m512i bits = _mm512_castps_si512(_mm512_mul_ps(factors, thresholds));
-  return _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
-}
-
-// Up to 16 blocks. `plain` encodes a block that the factors cannot serve.
+// `plain` encodes a block that this cannot serve.
 template <typename Encode>
-inline void EncodeBatch(const float* x, int64_t count, QuantizeRow plain, uint8_t* codes, uint8_t* scales) {
-  constexpr int kSides = Encode::kSides;
-  Extremes extremes = FindExtremes(x, count);
-  __mmask16 bad = NotFinite(extremes.above) | NotFinite(extremes.below);
-  if constexpr (kSides == 1) extremes.above = _mm512_max_ps(extremes.above, extremes.below);
-  const Sides above = Encode::Scales(extremes.above);
-  const Sides below = kSides == 1 ? above : Encode::Scales(extremes.below);
-  const __mmask16 small = Encode::TooSmall(above, extremes.above) |
-                          (kSides == 1 ? __mmask16{0} : Encode::TooSmall(below, extremes.below));
-
-  const auto present = static_cast<__mmask16>((1u << count) - 1);
+inline void EncodeBatch(const Blocks& blocks, QuantizeRow plain, uint8_t* codes, uint8_t* scales) {
+  constexpr int64_t kSides = Encode::kSides, kCodes = kEncodeBlock / 2;
+  const Scaled scaled = Scale<Encode>(blocks);
+  const auto present = static_cast<__mmask16>((1u << blocks.count()) - 1);
   if constexpr (kSides == 1) {
-    _mm512_mask_cvtepi32_storeu_epi8(scales, present, above.bytes);
+    _mm512_mask_cvtepi32_storeu_epi8(scales, present, scaled.above.bytes);
   } else {
-    _mm512_mask_cvtepi32_storeu_epi16(scales, present,
-                                      _mm512_or_si512(above.bytes, _mm512_slli_epi32(below.bytes, 8)));
+    _mm512_mask_cvtepi32_storeu_epi16(
+        scales, present, _mm512_or_si512(scaled.above.bytes, _mm512_slli_epi32(scaled.below.bytes, 8)));
   }
-  for (int b = 0; b < static_cast<int>(count); ++b, x += kBlock, codes += kBlock / 2) {
-    const __m128i block = EncodeBlock(x, Thresholds<kSides>(above.factors, below.factors, b));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), block);
+  for (int64_t b = 0; b < blocks.count(); ++b) {
+    const __m128i block = EncodeBlock(blocks[b], FactorsOf(scaled, b));
+    const auto bytes = static_cast<size_t>(CodeBytes(blocks.SizeOf(b), E2M1::kBits));
+    if (bytes == kCodes) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + b * kCodes), block);
+    } else {
+      _mm_mask_storeu_epi8(codes + b * kCodes, static_cast<__mmask16>((1u << bytes) - 1), block);
+    }
   }
-  const auto special = static_cast<__mmask16>((bad | small) & present);
-  if (special == 0) return;
-  for (int64_t b = 0; b < count; ++b) {
-    if ((special >> b & 1) == 0) continue;
-    plain(x + (b - count) * kBlock, {kBlock, kBlock}, 0.0f, codes + (b - count) * kBlock / 2,
-          scales + b * kSides);
+  for (int64_t b = 0; scaled.special >> b != 0; ++b) {
+    if ((scaled.special >> b & 1) == 0) continue;
+    plain(blocks.InRow(b), {blocks.SizeOf(b), kEncodeBlock}, 0.0f, codes + b * kCodes, scales + b * kSides);
   }
-}
-
-template <typename Encode>
-void QuantizeOf(const float* x, const RowShape& row, QuantizeRow plain, uint8_t* codes, uint8_t* scales) {
-  int64_t rest = row.k;
-  while (row.block == kBlock && rest >= kBlock) {
-    const int64_t count = rest / kBlock < kBatch ? rest / kBlock : kBatch;
-    EncodeBatch<Encode>(x, count, plain, codes, scales);
-    x += count * kBlock;
-    codes += count * kBlock / 2;
-    scales += count * Encode::kSides;
-    rest -= count * kBlock;
-  }
-  if (rest > 0) plain(x, {rest, row.block}, 0.0f, codes, scales);
 }
 
 template <typename Encode, const RowKernels& kPlain>
 void Quantize(const float* x, const RowShape& row, float, uint8_t* codes, uint8_t* scales) {
-  QuantizeOf<Encode>(x, row, kPlain.quantize, codes, scales);
+  if (row.block != kEncodeBlock) return kPlain.quantize(x, row, 0.0f, codes, scales);
+  constexpr int64_t kBatch = kEncodeBatch * kEncodeBlock;
+  for (int64_t start = 0; start < row.k; start += kBatch, codes += kBatch / 2) {
+    EncodeBatch<Encode>(Blocks(x + start, row.k - start), kPlain.quantize, codes, scales);
+    scales += kEncodeBatch * Encode::kSides;
+  }
 }
 
 template <const RowKernels& kPlain>
