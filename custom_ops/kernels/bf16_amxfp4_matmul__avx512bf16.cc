@@ -190,7 +190,7 @@ int64_t TileRows(int64_t m) { return m <= kMaxDirect ? m : EvenTiles(m); }
 
 constexpr int64_t kMaxRows = 504;  // sums of a panel: 63 KB, in the L2 cache
 
-constexpr RowForm kForm = {PairRowBytes, TileRows, PrepareRow};
+constexpr RowForm kForm = {PairRowBytes, TileRows, PrepareRow, nullptr, QuantizePairs__avx512bf16};
 
 }  // namespace
 

@@ -138,7 +138,7 @@ int64_t ScratchFloats(const RowShape&) { return 0; }
 
 int64_t TileRows(int64_t m) { return m; }
 
-constexpr RowForm kForm = {PairRowBytes, TileRows, PrepareRow};
+constexpr RowForm kForm = {PairRowBytes, TileRows, PrepareRow, nullptr, QuantizePairs__avx512bf16};
 
 }  // namespace
 

@@ -11,6 +11,10 @@
 #include "kernels/elements__avx2.h"
 
 namespace mxcompile {
+
+// As RowForm::quantize: to amxfp4, in the form of PrepareRow.
+void QuantizePairs__avx512bf16(const float* x, int64_t rows, int64_t k, uint8_t* prepared, int64_t tile);
+
 namespace {
 
 // Two elements of 16 rows, from words with a code in the lowest nibble, whatever stands above.

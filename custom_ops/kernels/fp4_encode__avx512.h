@@ -38,31 +38,25 @@ class Blocks {
       : x_(x),
         size_(size < kEncodeBatch * kEncodeBlock ? size : kEncodeBatch * kEncodeBlock),
         count_(CeilDiv(size_, kEncodeBlock)),
-        last_(InRow(count_ - 1)) {
-    const int64_t rest = SizeOf(count_ - 1);
-    if (rest == kEncodeBlock) return;
-    const uint32_t present = (1u << rest) - 1;
-    const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(present), last_);
-    _mm512_store_ps(filled_up_, low);
-    _mm512_store_ps(filled_up_ + 16,
-                    _mm512_maskz_loadu_ps(static_cast<__mmask16>(present >> 16), last_ + 16));
-    last_ = filled_up_;
+        ragged_(size_ / kEncodeBlock) {
+    if (ragged_ == count_) return;
+    const uint32_t present = (1u << SizeOf(ragged_)) - 1;
+    const float* const rest = InRow(ragged_);
+    _mm512_store_ps(filled_up_, _mm512_maskz_loadu_ps(static_cast<__mmask16>(present), rest));
+    _mm512_store_ps(filled_up_ + 16, _mm512_maskz_loadu_ps(static_cast<__mmask16>(present >> 16), rest + 16));
   }
-  Blocks(const Blocks&) = delete;
-  Blocks& operator=(const Blocks&) = delete;
 
   inline int64_t count() const { return count_; }
-  inline const float* operator[](int64_t block) const { return block == count_ - 1 ? last_ : InRow(block); }
+  inline const float* operator[](int64_t block) const { return block == ragged_ ? filled_up_ : InRow(block); }
   // Where a block stands in the row, and its size there.
   inline const float* InRow(int64_t block) const { return x_ + block * kEncodeBlock; }
   inline int64_t SizeOf(int64_t block) const {
-    return block == count_ - 1 ? size_ - block * kEncodeBlock : kEncodeBlock;
+    return block == ragged_ ? size_ - block * kEncodeBlock : kEncodeBlock;
   }
 
  private:
   const float* x_;
-  int64_t size_, count_;
-  const float* last_;
+  int64_t size_, count_, ragged_;
   alignas(64) float filled_up_[kEncodeBlock];
 };
 

@@ -91,6 +91,9 @@ struct RowForm {
   void (*prepare)(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step);
   // The same from elements; false: the form does not hold them (see MatMulKernels::otherwise).
   bool (*prepare_elements)(const float* x, int64_t k, uint8_t* prepared, int64_t step) = nullptr;
+  // What quantizing by the format that the form is for, and then `prepare`, would write: up to a tile of rows
+  // of float32, which follow each other, to a tile of `tile` rows. Null: those two do it.
+  void (*quantize)(const float* x, int64_t rows, int64_t k, uint8_t* prepared, int64_t tile) = nullptr;
 };
 
 // A family of matrix products that share a layout of B. A packed layout belongs to the set: nobody else reads

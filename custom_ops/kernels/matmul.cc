@@ -1,7 +1,7 @@
-// Data layout: A is made into rows of the set's form once, [a_batches * m]; mostly float32. The product is
-// cut into units of (batch, group of panels of B, chunk of rows): each packs a panel of B if it has to,
-// multiplies it with its rows into a tile [rows, panel], adds the bias and writes the tile to Y. A task is a
-// run of units. Sizes depend on the shape alone.
+// Data layout: A is made into rows of the set's form once, [a_batches * m], mostly float32; or by the units,
+// each its own rows. The product is cut into units of (batch, group of panels of B, chunk of rows): each
+// packs a panel of B if it has to, multiplies it with its rows into a tile [rows, panel], adds the bias and
+// writes the tile to Y. A task is a run of units. Sizes depend on the shape alone.
 #include "kernels/matmul.h"
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/isa.h"
+#include "kernels/prepared_a.h"
 
 namespace mxcompile {
 namespace {
@@ -18,147 +19,10 @@ namespace {
 // Work of one task, in multiply-adds: some ten microseconds, against half a microsecond to hand a task to a
 // thread.
 constexpr int64_t kTaskWork = int64_t{1} << 19;
-constexpr int64_t kRowTile = 6;                     // of the kernels that do not interleave A
-constexpr int64_t kPrepareWork = int64_t{1} << 14;  // elements of A a task prepares
-constexpr int64_t kUnit = 4;                        // bytes of a row of A that stay together
-constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+constexpr int64_t kRowTile = 6;  // of the kernels that do not interleave A
 
-int64_t RoundUp(int64_t value, int64_t multiple) { return CeilDiv(value, multiple) * multiple; }
-
-// Rows of A that are interleaved: 1 means none.
-int64_t TileOf(const MatMulKernels& kernels, int64_t m) {
-  return kernels.a_form != nullptr && kernels.a_form->tile != nullptr ? kernels.a_form->tile(m) : 1;
-}
-
-void ToFloat(Isa, const float* x, int64_t size, float* y) { std::copy_n(x, size, y); }
-void ToFloat(Isa isa, const Half* x, int64_t size, float* y) { HalfConvert(isa).half_to_float(x, size, y); }
 void FromFloat(Isa, const float* x, int64_t size, float* y) { std::copy_n(x, size, y); }
 void FromFloat(Isa isa, const float* x, int64_t size, Half* y) { HalfConvert(isa).float_to_half(x, size, y); }
-
-// A as the product sees it: rows of `row_bytes` bytes, of A itself or of `owner`.
-struct PreparedA {
-  bool valid = false;  // false: out of memory
-  bool held = true;    // false: the form does not hold an element
-  Buffer owner;
-  const uint8_t* rows = nullptr;
-  int64_t row_bytes = 0;
-  int64_t tile = 1;        // rows that are interleaved
-  int64_t batch_rows = 0;  // from one batch to the next: m, filled up to whole tiles
-};
-
-// One task's share of preparing A: quantizes float32 rows by a_format and decodes them again, or brings them
-// into the form that the set wants.
-class RowPreparer {
- public:
-  RowPreparer(const MatMulProblem& p, const RowForm* form)
-      : p_(p),
-        form_(form),
-        codes_(p.a_format->CodeBytes(p.k)),
-        scales_(p.a_format->ScaleBytes(p.k)),
-        elements_(form != nullptr && form->prepare == nullptr ? p.k * kFloat : 0) {}
-
-  explicit operator bool() const { return codes_ && scales_ && elements_; }
-
-  // `to` may be `x`. False: the form does not hold the row.
-  bool Prepare(const float* x, float amax, uint8_t* to, int64_t step) const {
-    const RowKernels& rows = p_.a_format->Rows(p_.isa);
-    const RowShape row = p_.a_format->Row(p_.k);
-    rows.quantize(x, row, amax, codes_.bytes(), scales_.bytes());
-    if (form_ != nullptr && form_->prepare != nullptr) {
-      form_->prepare(codes_.bytes(), scales_.bytes(), p_.k, to, step);
-      return true;
-    }
-    auto* const elements = form_ != nullptr ? elements_.As<float>() : reinterpret_cast<float*>(to);
-    rows.dequantize(codes_.bytes(), scales_.bytes(), row, 0, p_.k, elements);
-    return form_ == nullptr || form_->prepare_elements(elements, p_.k, to, step);
-  }
-
- private:
-  const MatMulProblem& p_;
-  const RowForm* form_;
-  Buffer codes_, scales_, elements_;
-};
-
-// Calls body(first, last) for runs of A's rows; body returns false when out of memory.
-template <typename Body>
-bool ForRows(const MatMulProblem& p, Parallel& parallel, const Body& body) {
-  const int64_t rows = p.a_batches * p.m, per_task = CeilDiv(kPrepareWork, std::max<int64_t>(p.k, 1));
-  std::atomic<bool> failed{false};
-  parallel.For(CeilDiv(rows, per_task), [&](int64_t task) {
-    if (!body(task * per_task, std::min(rows, (task + 1) * per_task))) failed = true;
-  });
-  return !failed;
-}
-
-// The largest magnitude in the finite blocks of A, if a_format asks for it.
-float LargestInA(const MatMulProblem& p, const float* a, Parallel& parallel) {
-  const LargestInRow largest = p.a_format->Rows(p.isa).largest;
-  if (largest == nullptr) return 0.0f;
-  // Magnitudes are ordered like their bits.
-  std::atomic<uint32_t> result{0};
-  ForRows(p, parallel, [&](int64_t first, int64_t last) {
-    float found = 0.0f;
-    for (int64_t r = first; r < last; ++r)
-      found = std::max(found, largest(a + r * p.k, p.a_format->Row(p.k)));
-    uint32_t known = result.load();
-    while (known < BitsOf(found) && !result.compare_exchange_weak(known, BitsOf(found))) {
-    }
-    return true;
-  });
-  return FloatOf(result.load());
-}
-
-// A as float32 rows.
-template <typename T>
-PreparedA WidenA(const MatMulProblem& p, const T* a, Parallel& parallel) {
-  PreparedA wide;
-  wide.row_bytes = p.k * kFloat;
-  wide.batch_rows = p.m;
-  if constexpr (std::is_same_v<T, float>) {
-    wide.rows = reinterpret_cast<const uint8_t*>(a);
-    wide.valid = true;
-  } else {
-    wide.owner = Buffer(p.a_batches * p.m * wide.row_bytes);
-    wide.rows = wide.owner.bytes();
-    wide.valid =
-        wide.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
-          ToFloat(p.isa, a + first * p.k, (last - first) * p.k, wide.owner.As<float>() + first * p.k);
-          return true;
-        });
-  }
-  return wide;
-}
-
-template <typename T>
-PreparedA PrepareA(const MatMulProblem& p, const MatMulKernels& kernels, const T* a, Parallel& parallel) {
-  PreparedA wide = WidenA(p, a, parallel);
-  if (!p.a_format || !wide.valid) return wide;
-  const auto* from = reinterpret_cast<const float*>(wide.rows);
-  const float amax = LargestInA(p, from, parallel);
-
-  PreparedA prepared;
-  const bool in_place = wide.owner && kernels.a_form == nullptr;
-  prepared.row_bytes = kernels.a_form != nullptr ? kernels.a_form->bytes(p.k) : p.k * kFloat;
-  prepared.tile = TileOf(kernels, p.m);
-  prepared.batch_rows = RoundUp(p.m, prepared.tile);
-  prepared.owner =
-      in_place ? std::move(wide.owner) : Buffer(p.a_batches * prepared.batch_rows * prepared.row_bytes);
-  prepared.rows = prepared.owner.bytes();
-  std::atomic<bool> held{true};
-  prepared.valid =
-      prepared.owner && ForRows(p, parallel, [&](int64_t first, int64_t last) {
-        const RowPreparer preparer(p, kernels.a_form);
-        if (!preparer) return false;
-        for (int64_t r = first; r < last; ++r) {
-          const int64_t row = r / p.m * prepared.batch_rows + r % p.m, lane = row % prepared.tile;
-          uint8_t* to = prepared.owner.bytes() + (row - lane) * prepared.row_bytes + lane * kUnit;
-          if (!preparer.Prepare(from + r * p.k, amax, to, prepared.tile * kUnit)) held = false;
-        }
-        return true;
-      });
-  prepared.held = held;
-  return prepared;
-}
 
 // Everything a task needs to know; tasks differ by index alone.
 template <typename T>
@@ -187,7 +51,8 @@ Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, cons
   plan.panels = CeilDiv(p.n, kernels.panel);
   const int64_t rows = std::min(p.m, plan.rows_per_chunk);
   const int64_t panel_work = kernels.panel * (p.k + 1) * (rows + kernels.weight_work);
-  plan.panels_per_group = std::clamp<int64_t>(kTaskWork / panel_work, 1, plan.panels);
+  plan.panels_per_group =
+      a.elements != nullptr ? plan.panels : std::clamp<int64_t>(kTaskWork / panel_work, 1, plan.panels);
   plan.groups = CeilDiv(plan.panels, plan.panels_per_group);
   plan.units = static_cast<int64_t>(p.a_batch.size()) * plan.groups * plan.chunks;
   plan.units_per_task = std::clamp<int64_t>(kTaskWork / (panel_work * plan.panels_per_group), 1, plan.units);
@@ -251,18 +116,30 @@ class Workspace {
   explicit Workspace(const Plan<T>& plan)
       : scratch_bytes_(RoundUp(plan.kernels.scratch_floats(plan.row) * kFloat, kLine)),
         tile_bytes_(RoundUp(std::min(plan.rows_per_chunk, plan.p.m) * plan.kernels.panel * kFloat, kLine)),
-        buffer_(scratch_bytes_ + tile_bytes_ + (plan.PacksOnTheWay() ? plan.panel_bytes : 0)) {}
+        panel_bytes_(plan.PacksOnTheWay() ? RoundUp(plan.panel_bytes, kLine) : 0),
+        buffer_(scratch_bytes_ + tile_bytes_ + panel_bytes_ +
+                (plan.a.elements != nullptr ? plan.rows_per_chunk * plan.a.row_bytes : 0)) {}
 
   explicit operator bool() const { return static_cast<bool>(buffer_); }
   float* scratch() const { return buffer_.As<float>(); }
   float* tile() const { return reinterpret_cast<float*>(buffer_.bytes() + scratch_bytes_); }
   uint8_t* panel() const { return buffer_.bytes() + scratch_bytes_ + tile_bytes_; }
+  uint8_t* a() const { return panel() + panel_bytes_; }
 
  private:
   static constexpr int64_t kLine = 64;
-  int64_t scratch_bytes_, tile_bytes_;
+  int64_t scratch_bytes_, tile_bytes_, panel_bytes_;
   Buffer buffer_;
 };
+
+// The rows [row, row + rows) of a batch of A, quantized now if they are not.
+template <typename T>
+const uint8_t* ChunkOf(const Plan<T>& plan, int64_t a_batch, int64_t row, int64_t rows, uint8_t* space) {
+  const PreparedA& a = plan.a;
+  if (a.elements == nullptr) return a.rows + (a_batch * a.batch_rows + row) * a.row_bytes;
+  QuantizeRows(plan.p, *plan.kernels.a_form, a.elements, a_batch, row, rows, a.tile, space);
+  return space;
+}
 
 template <typename T>
 void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
@@ -273,15 +150,15 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
                 b_batch = p.b_batch[static_cast<size_t>(batch)];
   const int64_t row = chunk * plan.rows_per_chunk, rows = std::min(plan.rows_per_chunk, p.m - row);
 
+  const uint8_t* const a = ChunkOf(plan, a_batch, row, rows, work.a());
   const int64_t end = std::min(plan.panels, (group + 1) * plan.panels_per_group);
   for (int64_t panel = group * plan.panels_per_group; panel < end; ++panel) {
     const int64_t column = panel * plan.kernels.panel, columns = std::min(plan.kernels.panel, p.n - column);
     float* const direct = DirectTo(plan, batch, row, column);
     float* const c = direct != nullptr ? direct : work.tile();
-    plan.kernels.gemm({plan.a.rows + (a_batch * plan.a.batch_rows + row) * plan.a.row_bytes, plan.a.row_bytes,
-                       plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa), RowsOf(plan, b_batch, column),
-                       columns, PanelOf(plan, b_batch, panel, work.panel()), work.scratch(), c,
-                       direct != nullptr ? p.n : plan.kernels.panel});
+    plan.kernels.gemm({a, plan.a.row_bytes, plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa),
+                       RowsOf(plan, b_batch, column), columns, PanelOf(plan, b_batch, panel, work.panel()),
+                       work.scratch(), c, direct != nullptr ? p.n : plan.kernels.panel});
     if (direct == nullptr) FinishTile(plan, batch, row, rows, column, c);
   }
 }
