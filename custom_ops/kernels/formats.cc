@@ -38,14 +38,10 @@
    MXC_VNNI(amxfp4_amxfp4_matmul),    MXC_BF16(amxfp4_amxfp4_matmul), MXC_NEON_BASE(amxfp4_amxfp4_matmul), \
    MXC_NEON_DOT(amxfp4_amxfp4_matmul)}
 #define MXC_IN_BF16(format) {nullptr, nullptr, nullptr, nullptr, MXC_BF16(bf16_##format##_packed_matmul)}
-#define MXC_MXFP4_PAIR                \
-  {&mxfp4_mxfp4_matmul__scalar,       \
-   MXC_AVX2(mxfp4_mxfp4_matmul),      \
-   nullptr,                           \
-   MXC_VNNI(mxfp4_mxfp4_matmul),      \
-   nullptr,                           \
-   MXC_NEON_BASE(mxfp4_mxfp4_matmul), \
-   MXC_NEON_DOT(mxfp4_mxfp4_matmul)}
+// With AVX512 A is quantized on the way, so each rounding rule has a set of its own.
+#define MXC_MXFP4_PAIR(vnni)                                                                             \
+  {&mxfp4_mxfp4_matmul__scalar,       MXC_AVX2(mxfp4_mxfp4_matmul),    nullptr, MXC_VNNI(vnni), nullptr, \
+   MXC_NEON_BASE(mxfp4_mxfp4_matmul), MXC_NEON_DOT(mxfp4_mxfp4_matmul)}
 
 namespace mxcompile {
 namespace {
@@ -64,8 +60,8 @@ constexpr FormatSpec kFormats[] = {
     {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
     {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
     {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_E4M3_ROWS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}, MXC_IN_BF16(amxfp4_e4m3)},
-    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR, MXC_IN_BF16(mxfp4)},
-    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR, MXC_IN_BF16(mxfp4)},
+    {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR(mxfp4_mxfp4_matmul), MXC_IN_BF16(mxfp4)},
+    {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR(mxfp4_even_mxfp4_even_matmul), MXC_IN_BF16(mxfp4)},
     {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}, MXC_IN_BF16(mxfp6_e3m2)},
     {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}, MXC_IN_BF16(mxfp6_e2m3)},
     {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_SETS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}, MXC_IN_BF16(mxfp8_e4m3)},

@@ -18,6 +18,7 @@ namespace {
 
 // Exponents in this range have products with factors of 1/4 that are normal numbers.
 constexpr int kTameFirst = 66, kTameLast = 190;
+constexpr uint8_t kScaleOfZeros = 127;
 
 // What follows the elements of a block of A.
 struct BlockEnd {
@@ -60,22 +61,30 @@ inline int32_t SumOfBytes(__m256i bytes) {
   return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
 }
 
+// Up to 32 codes of a block, with their scale; whether that is tame. A block of zeros adds nothing whatever
+// its scale is, so its smallest one makes no row wild.
+template <const ElementOrder& kOrder>
+bool PrepareBlock(const uint8_t* codes, uint8_t scale, int64_t count, uint8_t* prepared, int64_t step) {
+  struct {
+    alignas(32) int8_t elements[kPairBlock];
+    BlockEnd end;
+  } block;
+  const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(kOrder.numbers));
+  const __m256i elements = Elements(codes, count, order);
+  if (scale == 0 && _mm256_testz_si256(elements, elements) != 0) scale = kScaleOfZeros;
+  _mm256_store_si256(reinterpret_cast<__m256i*>(block.elements), elements);
+  block.end = {-12 * SumOfBytes(elements), DecodeE8M0(scale) * 0.25f, (scale - 127 - 2) * (1 << 23)};
+  for (int64_t i = 0; i < kBlockUnits; ++i, prepared += step)
+    std::memcpy(prepared, reinterpret_cast<const uint8_t*>(&block) + 4 * i, 4);
+  return Tame(scale);
+}
+
 template <const ElementOrder& kOrder>
 void Prepare(const uint8_t* codes, const uint8_t* scales, int64_t k, uint8_t* prepared, int64_t step) {
   int32_t tame = 1;
-  for (int64_t start = 0; start < k; start += kPairBlock, ++scales) {
+  for (int64_t start = 0; start < k; start += kPairBlock, ++scales, prepared += kBlockUnits * step) {
     const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
-    struct {
-      alignas(32) int8_t elements[kPairBlock];
-      BlockEnd end;
-    } block;
-    const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(kOrder.numbers));
-    const __m256i elements = Elements(codes + start / 2, count, order);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(block.elements), elements);
-    block.end = {-12 * SumOfBytes(elements), DecodeE8M0(*scales) * 0.25f, (*scales - 127 - 2) * (1 << 23)};
-    tame = tame && Tame(*scales);
-    for (int64_t i = 0; i < kBlockUnits; ++i, prepared += step)
-      std::memcpy(prepared, reinterpret_cast<const uint8_t*>(&block) + 4 * i, 4);
+    if (!PrepareBlock<kOrder>(codes + start / 2, *scales, count, prepared, step)) tame = 0;
   }
   std::memcpy(prepared, &tame, sizeof(tame));
 }

@@ -8,7 +8,7 @@
 // k: 96 vpdpbusd, 12 additions of exponents, 12 conversions and 12 multiply-adds. Bound: vpdpbusd and vfmadd,
 // two a cycle; for one row reading B.
 #include "kernels/matmul_kernels.h"
-#include "kernels/mxfp4_dot__avx512vnni.h"
+#include "kernels/mxfp4_quantize__avx512vnni.h"
 #include "kernels/unroll.h"
 
 namespace mxcompile {
@@ -40,7 +40,9 @@ int64_t TileRows(int64_t m) { return CeilDiv(m, CeilDiv(m, kMaxTile)); }
 constexpr ElementOrder kTileOrder = {{16, 18, 0, 2,  17, 19, 1, 3,  20, 22, 4,  6,  21, 23, 5,  7,
                                       24, 26, 8, 10, 25, 27, 9, 11, 28, 30, 12, 14, 29, 31, 13, 15}};
 
-constexpr RowForm kForm = {RowBytes, TileRows, Prepare<kTileOrder>};
+template <bool kEven, const RowKernels& kPlain>
+constexpr RowForm kForm = {RowBytes, TileRows, Prepare<kTileOrder>, nullptr,
+                           QuantizeTile<PowerEncode<1, kEven>, kPlain, kTileOrder>};
 
 // Where a tile finds B: decoded on the way from records, or in scratch, [blocks][8][32] words and scales.
 template <bool kTame>
@@ -171,11 +173,16 @@ int64_t ScratchFloats(const RowShape&) { return kPiece / kPairBlock * (kDecoded 
 
 constexpr int64_t kMaxRows = 504;
 
-constexpr MatMulKernels kAny = {kTilePanel, PackedBytes, Pack, ScratchFloats, Gemm,
-                                &kForm,     kMaxRows,    4,    kPiece};
+template <bool kEven, const RowKernels& kPlain>
+constexpr MatMulKernels kAny = {kTilePanel, PackedBytes, Pack,  ScratchFloats, Gemm, &kForm<kEven, kPlain>,
+                                kMaxRows,   4,           kPiece};
+constexpr const MatMulKernels& kFloor = kAny<false, mxfp4_rows__avx2>;
+constexpr const MatMulKernels& kEven = kAny<true, mxfp4_even_rows__avx2>;
 
 }  // namespace
 
-const PairKernels mxfp4_mxfp4_matmul__avx512vnni = {&kAny, &kAny, &mxfp4_mxfp4_rows_matmul__avx512vnni};
+const PairKernels mxfp4_mxfp4_matmul__avx512vnni = {&kFloor, &kFloor, &mxfp4_mxfp4_rows_matmul__avx512vnni};
+const PairKernels mxfp4_even_mxfp4_even_matmul__avx512vnni = {&kEven, &kEven,
+                                                              &mxfp4_even_mxfp4_even_rows_matmul__avx512vnni};
 
 }  // namespace mxcompile

@@ -13,7 +13,7 @@
 #include <algorithm>
 
 #include "kernels/matmul_kernels.h"
-#include "kernels/mxfp4_dot__avx512vnni.h"
+#include "kernels/mxfp4_quantize__avx512vnni.h"
 #include "kernels/turned_rows__avx512.h"
 
 namespace mxcompile {
@@ -29,7 +29,9 @@ constexpr ElementOrder kLaneOrder = {{0, 1, 2,  3,  16, 17, 18, 19, 4,  5,  6,  
 
 int64_t TileRows(int64_t m) { return m; }
 
-constexpr RowForm kForm = {RowBytes, TileRows, Prepare<kLaneOrder>};
+template <bool kEven, const RowKernels& kPlain>
+constexpr RowForm kForm = {RowBytes, TileRows, Prepare<kLaneOrder>, nullptr,
+                           QuantizeTile<PowerEncode<1, kEven>, kPlain, kLaneOrder>};
 
 // The float32 of the scales of a block of 16 rows.
 template <bool kTame>
@@ -117,9 +119,13 @@ void Gemm(const GemmArgs& args) {
 
 int64_t ScratchFloats(const RowShape&) { return 0; }
 
+template <bool kEven, const RowKernels& kPlain>
+constexpr MatMulKernels kSet = {kPanel,   nullptr, nullptr,  ScratchFloats, Gemm, &kForm<kEven, kPlain>,
+                                kMaxRows, 4,       INT64_MAX};
+
 }  // namespace
 
-const MatMulKernels mxfp4_mxfp4_rows_matmul__avx512vnni = {kPanel, nullptr,  nullptr, ScratchFloats, Gemm,
-                                                           &kForm, kMaxRows, 4,       INT64_MAX};
+const MatMulKernels mxfp4_mxfp4_rows_matmul__avx512vnni = kSet<false, mxfp4_rows__avx2>;
+const MatMulKernels mxfp4_even_mxfp4_even_rows_matmul__avx512vnni = kSet<true, mxfp4_even_rows__avx2>;
 
 }  // namespace mxcompile
