@@ -21,6 +21,7 @@
 #include "kernels/f32_tile__avx2.h"
 #include "kernels/matmul_kernels.h"
 #include "kernels/nvfp4.h"
+#include "kernels/packed_words.h"
 
 namespace mxcompile {
 namespace {
@@ -112,21 +113,6 @@ int64_t RecordBytes(int64_t block) {
 template <typename Layout>
 int64_t PackedBytes(const RowShape& row) {
   return CeilDiv(row.k, row.block) * RecordBytes<Layout>(row.block);
-}
-
-// The word of the elements from i on, in `bytes` bytes of a row's codes.
-template <typename Layout>
-inline void PackWord(const uint8_t* codes, int64_t i, size_t bytes, uint8_t* to) {
-  constexpr size_t kFull = Layout::kGroup * Layout::kBits / 8;
-  const uint8_t* from = codes + i / 4 * Layout::kBits / 2;
-  uint32_t word = 0;
-  if (bytes == kFull) {
-    std::memcpy(&word, from, kFull);
-  } else {
-    std::memcpy(&word, from, bytes);
-  }
-  word = Layout::Word(word);
-  std::memcpy(to, &word, sizeof(word));
 }
 
 template <typename Layout>

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/packed_panels__avx512.h"
+#include "kernels/packed_words.h"
 
 namespace mxcompile {
 namespace {
@@ -94,30 +95,6 @@ struct ByteRange {
     }
   }
 };
-
-// kCount bytes as the low bytes of a word; three in two loads, since what goes through memory byte by byte
-// stalls.
-template <size_t kCount>
-inline uint32_t LoadBytes(const uint8_t* from) {
-  uint32_t word = 0;
-  std::memcpy(&word, from, kCount == 3 ? 2 : kCount);
-  return kCount == 3 ? word | static_cast<uint32_t>(from[2]) << 16 : word;
-}
-
-// The word of the elements from i on, in `bytes` bytes of a row's codes.
-template <typename Layout>
-inline void PackWord(const uint8_t* codes, int64_t i, size_t bytes, uint8_t* to) {
-  constexpr size_t kFull = Layout::kGroup * Layout::kBits / 8;
-  const uint8_t* from = codes + i / 4 * Layout::kBits / 2;
-  uint32_t word = 0;
-  if (bytes == kFull) {
-    word = LoadBytes<kFull>(from);
-  } else {
-    std::memcpy(&word, from, bytes);
-  }
-  word = Layout::Word(word);
-  std::memcpy(to, &word, sizeof(word));
-}
 
 // The words of the elements [start, end) of `rows` rows; whether they are plain.
 template <typename Layout>
