@@ -14,7 +14,8 @@ MatMulBlock        A (T), B_codes, B_scales [, bias (T)] -> Y  a_format: string,
 
 T is float32 or float16; everything is computed in float32. Where both operands are integers with one scale a row, the
 library sums them exactly and rounds three times at the end, so there it may differ from the body by a few units in the
-last place, being the more exact one.
+last place, being the more exact one. So it is where both operands are nvfp4: it sums blocks exactly and multiplies by
+the tensor scales at the end, where the body rounds their products with every scale and element.
 
 - codes have X's shape with the blocked axis of k elements replaced by ``ceil(k * bits / 8)`` bytes, the first code in
   the lowest bits: two 4-bit codes a byte, low nibble first; unused bits at the end are 0. scales have X's shape with

@@ -54,9 +54,10 @@ class Observed:
 
         A sum of n products is off by at most ``n * u`` times the sum of their magnitudes, in any order of summation
         (Higham 2002, (3.5)), and each product that underflows by one subnormal; each factor of the scale adds its own
-        rounding and that of a multiplication, and float16 results are rounded once more. Of float16 nodes, which it
-        computes in float32, onnxruntime may leave out the rounding between two: of scales that are computed, and of
-        an operand that no quantizer reads.
+        rounding and that of a multiplication, and float16 results are rounded once more. (Decoding rounds elements of
+        nvfp4 twice each, which their product leaves out; it rounds once for 16 of them, so less often in all.) Of
+        float16 nodes, which it computes in float32, onnxruntime may leave out the rounding between two: of scales that
+        are computed, and of an operand that no quantizer reads.
         """
         seen = {role: run[name] for role, name in self.outputs.items()}
         half = UNIT_ROUNDOFF_HALF / UNIT_ROUNDOFF if seen["q"].dtype == np.float16 else 0.0

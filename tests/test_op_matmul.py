@@ -6,6 +6,7 @@ import pytest
 from op_models import CONSTANT_B, GOLDEN, INTEGERS, matmul, quantize, random_tensor
 
 from mxcompile.formats import FORMATS, NONE, BlockTensor, get_format
+from mxcompile.formats.elements import E4M3
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one float32 rounding. Source: IEEE 754-2019, binary32."""
@@ -14,6 +15,11 @@ EXTRA_ROUNDINGS = 2
 """A bound on MatMulBlock is ``(k + EXTRA_ROUNDINGS) * UNIT_ROUNDOFF * (sum(|a| * |b|) + |bias|)``: k fused
 multiply-adds round the running sum once each, and none of the sums exceeds the sum of magnitudes by more than those
 roundings; one more for the bias, and one for the terms of second order (k**2 * UNIT_ROUNDOFF < 1 here)."""
+
+DECODING_ROUNDINGS = 4
+"""More of them where both operands are nvfp4: decoding rounds the product of two scales, and that by an element, in A
+and in B. The op leaves that out (it multiplies by the tensor scales at the end, one rounding, and adds up 16 products
+without one)."""
 
 GOLDEN_SLACK = 1e-7
 """Relative slack of ``absum64`` in the golden products, which is stored in float32. Source: their README."""
@@ -27,7 +33,8 @@ def exact_product(
     b_hat = np.swapaxes(get_format(b_format).dequantize(b), -1, -2).astype(np.float64)
     offset = np.float64(0) if bias is None else bias.astype(np.float64)
     magnitudes = np.abs(a_hat) @ np.abs(b_hat) + np.abs(offset)
-    return a_hat @ b_hat + offset, (b.size + EXTRA_ROUNDINGS) * UNIT_ROUNDOFF * magnitudes
+    roundings = b.size + EXTRA_ROUNDINGS + DECODING_ROUNDINGS * (a_format == b_format == "nvfp4")
+    return a_hat @ b_hat + offset, roundings * UNIT_ROUNDOFF * magnitudes
 
 
 FEW_ROWS = 3
@@ -49,6 +56,7 @@ SHORT_PAIRS = [
 FORMAT_PAIRS = [
     *SHORT_PAIRS,
     ("nvfp4", "nvfp4"),
+    (NONE, "nvfp4"),
     ("amxint4", "amxint4"),
     ("int8", "mxfp4_even"),
     ("amxfp4", "dint3"),
@@ -163,6 +171,35 @@ def test_mxfp4_rows_add_up_block_by_block(m, name, constants):
         exact = sums[..., block].astype(np.longdouble) * a_scales[:, None, block] * b_scales[:, block] + total
         total = exact.astype(np.float32)
     np.testing.assert_array_equal(matmul(a, b, name, name, constants=constants), total)
+
+
+def nvfp4_parts(packed: BlockTensor) -> list[npt.NDArray[np.float64]]:
+    """Tensor scales ``[rows]``, block scales ``[rows, blocks]``, elements ``[rows, blocks, 16]``."""
+    tensor_scales = np.ascontiguousarray(packed.scales[:, :4, 0]).view("<f4")[:, 0]
+    ones = np.full_like(packed.scales, 0x38)
+    ones[:, :4, 0] = np.array([1], "<f4").view(np.uint8)
+    elements = get_format("nvfp4").dequantize(BlockTensor(packed.codes, ones, packed.size, packed.axis))
+    blocks = np.pad(elements, ((0, 0), (0, -packed.size % 16))).reshape(len(elements), -1, 16)
+    return [x.astype(np.float64) for x in (tensor_scales, E4M3.decode_table[packed.scales[:, 4:, 0]], blocks)]
+
+
+@pytest.mark.parametrize("m", [1, 6, 7, 40])
+@pytest.mark.parametrize("constants", [(), CONSTANT_B], ids=["", "constant"])
+def test_nvfp4_rows_add_up_block_by_block_without_their_tensor_scales(m, constants):
+    a, w = wide_tensors(m)
+    fmt = get_format("nvfp4")
+    pieces = [fmt.quantize(w[:20]), fmt.quantize(w[20:] * np.float32(1e-30))]  # each row has its own tensor scale
+    b = BlockTensor(*(np.concatenate([getattr(piece, x) for piece in pieces]) for x in ("codes", "scales")), 700, 1)
+    (a_tensor, a_scales, a_elements), (b_tensor, b_scales, b_elements) = (
+        nvfp4_parts(packed) for packed in (fmt.quantize(a), b)
+    )
+    sums = np.einsum("mbk,nbk->mnb", a_elements, b_elements)
+    total = np.zeros((m, 40), np.float32)
+    for block in range(sums.shape[-1]):
+        exact = (sums[..., block] * a_scales[:, None, block] * b_scales[:, block]).astype(np.longdouble) + total
+        total = exact.astype(np.float32)
+    expected = (total.astype(np.float64) * (a_tensor[:, None] * b_tensor)).astype(np.float32)
+    np.testing.assert_array_equal(matmul(a, b, "nvfp4", "nvfp4", constants=constants), expected)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,15 @@ struct NvProducts {
   }
 };
 
+// nvfp4 without tensor scales: the bytes behind the row's. For nvfp4_nvfp4_matmul__avx2.cc.
+struct NvBytes {
+  static constexpr int64_t kScaleBytes = 1;
+
+  static void PackScales(const uint8_t* row_scales, int64_t index, int64_t r, uint8_t* record) {
+    record[r] = row_scales[NvScales::kRowBytes + index];
+  }
+};
+
 // How elements stand in words.
 struct Fp4Words {
   static constexpr int kBits = 4, kShift = 4;
@@ -225,6 +234,14 @@ int64_t PackedMxfp4Bytes__avx2(const RowShape& row) { return PackedBytes<Mxfp4La
 
 void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
   Pack<Mxfp4Layout>(b, rows, row, packed);
+}
+
+using Nvfp4Layout = LayoutOf<NvBytes, Fp4Words>;
+
+int64_t PackedNvfp4Bytes__avx2(const RowShape& row) { return PackedBytes<Nvfp4Layout>(row); }
+
+void PackNvfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
+  Pack<Nvfp4Layout>(b, rows, row, packed);
 }
 
 const MatMulKernels f32_amxfp4_matmul__avx2 = Set<ByteScales<AmxDecode>, Fp4Words>();

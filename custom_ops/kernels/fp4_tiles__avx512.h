@@ -78,6 +78,16 @@ inline void PackGroup(const BRows& b, int64_t rows, int64_t offset, int64_t coun
   for (int j = 0; j < 4; ++j) _mm512_storeu_si512(to + 64 * j, OrderNibbles(vectors[j]));
 }
 
+// The 32 elements from `start` on, of k, of both groups.
+inline void PackCodes(const BRows& b, int64_t rows, int64_t k, int64_t start, uint8_t* to) {
+  const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
+  for (int64_t group = 0; group < 2; ++group) {
+    const int64_t first = group * kTileGroup;
+    const BRows part{b.codes + first * b.code_bytes, nullptr, b.code_bytes, 0};
+    PackGroup(part, rows - first, start / 2, count, to + group * kGroupCodes);
+  }
+}
+
 // The records of a format with kSides scale bytes a block.
 template <int kSides>
 struct Tiles {
@@ -111,12 +121,7 @@ template <int kSides>
 void Tiles<kSides>::Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
   for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecord) {
     PackScales(b.scales + start / kPairBlock * kSides, rows, b.scale_bytes, packed);
-    const int64_t count = row.k - start < kPairBlock ? row.k - start : kPairBlock;
-    for (int64_t group = 0; group < 2; ++group) {
-      const int64_t first = group * kTileGroup;
-      const BRows part{b.codes + first * b.code_bytes, nullptr, b.code_bytes, 0};
-      PackGroup(part, rows - first, start / 2, count, packed + kScales + group * kGroupCodes);
-    }
+    PackCodes(b, rows, row.k, start, packed + kScales);
   }
 }
 

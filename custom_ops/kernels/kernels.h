@@ -111,10 +111,12 @@ struct MatMulKernels {
   int64_t weight_work = 4;
   int64_t direct_k = 0;                      // up to this k, c may have any stride: then it can be Y itself
   const MatMulKernels* otherwise = nullptr;  // with the same layout of B, for A that a_form does not hold
+  // c is still to be multiplied by the tensor scales of A and of B's rows: see nvfp4_blocks.h.
+  bool tensor_scales_apart = false;
 };
 
-// The sets of a format with itself, both in blocks of 32. m alone decides between few rows of A and many; the
-// few may be added up in another order (docs/kernels.md).
+// The sets of a format with itself, both in blocks of the default size. m alone decides between few rows of A
+// and many; the few may be added up in another order (docs/kernels.md).
 constexpr int64_t kPairBlock = 32;
 
 struct PairKernels {
@@ -141,7 +143,7 @@ struct FormatSpec {
   const MatMulKernels* matmul[kIsaCount];  // with float32 rows of A
   // With int8 rows of A, if both have one scale a row; none: `matmul` does that too.
   const MatMulKernels* with_int8[kIsaCount];
-  // With rows of A of the same format, both in blocks of 32; none: as below.
+  // With rows of A of the same format, both in blocks of the default size; none: as below.
   const PairKernels* with_itself[kIsaCount];
   // With rows of A of any format that has this too: one whose elements bfloat16 holds; none: `matmul`.
   const MatMulKernels* in_bf16[kIsaCount];

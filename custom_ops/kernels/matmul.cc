@@ -12,6 +12,7 @@
 
 #include "kernels/isa.h"
 #include "kernels/prepared_a.h"
+#include "kernels/tensor_scales.h"
 
 namespace mxcompile {
 namespace {
@@ -56,19 +57,21 @@ Plan<T> MakePlan(const MatMulProblem& p, const MatMulOperands<T>& operands, cons
   plan.groups = CeilDiv(plan.panels, plan.panels_per_group);
   plan.units = static_cast<int64_t>(p.a_batch.size()) * plan.groups * plan.chunks;
   plan.units_per_task = std::clamp<int64_t>(kTaskWork / (panel_work * plan.panels_per_group), 1, plan.units);
-  plan.panel_bytes = kernels.pack != nullptr ? kernels.packed_bytes(plan.row) : 0;
+  plan.panel_bytes = kernels.pack != nullptr ? PanelBytes(kernels, plan.row) : 0;
   plan.code_bytes = p.b_format.CodeBytes(p.k);
   plan.scale_bytes = p.b_format.ScaleBytes(p.k);
   return plan;
 }
 
-// Rows [row, row + rows) of one batch of Y, columns of one panel, from a tile of sums.
+// Rows [row, row + rows) of one batch of Y, columns of one panel, from a tile of sums. `factors` may be null.
 template <typename T>
-void FinishTile(const Plan<T>& plan, int64_t batch, int64_t row, int64_t rows, int64_t column, float* tile) {
+void FinishTile(const Plan<T>& plan, int64_t batch, int64_t row, int64_t rows, int64_t column,
+                const SumFactors* factors, float* tile) {
   const MatMulProblem& p = plan.p;
   const int64_t panel = plan.kernels.panel, columns = std::min(panel, p.n - column);
   for (int64_t r = 0; r < rows; ++r) {
     float* sums = tile + r * panel;
+    if (factors != nullptr) factors->Multiply(sums);
     if (plan.bias != nullptr) {
       for (int64_t c = 0; c < columns; ++c) sums[c] += plan.bias[column + c];
     }
@@ -106,6 +109,19 @@ const uint8_t* PanelOf(const Plan<T>& plan, int64_t b_batch, int64_t panel, uint
   plan.kernels.pack(RowsOf(plan, b_batch, column), std::min(plan.kernels.panel, plan.p.n - column), plan.row,
                     space);
   return space;
+}
+
+// What multiplies the sums of a panel, which stands at `packed` if the set packs; none: they are as they
+// should be.
+template <typename T>
+std::optional<SumFactors> FactorsOf(const Plan<T>& plan, int64_t b_batch, int64_t column,
+                                    const uint8_t* packed) {
+  if (!plan.kernels.tensor_scales_apart) return std::nullopt;
+  const int64_t columns = std::min(plan.kernels.panel, plan.p.n - column);
+  if (plan.operands.b_packed != nullptr)
+    return SumFactors(plan.a.tensor_scale, packed + plan.kernels.packed_bytes(plan.row), kFloat, columns);
+  const BRows b = RowsOf(plan, b_batch, column);
+  return SumFactors(plan.a.tensor_scale, b.scales, b.scale_bytes, columns);
 }
 
 // A task's memory: scratch, the tile of sums, and a packed panel if it has to pack. In one piece, since a
@@ -156,10 +172,13 @@ void RunUnit(const Plan<T>& plan, int64_t unit, const Workspace& work) {
     const int64_t column = panel * plan.kernels.panel, columns = std::min(plan.kernels.panel, p.n - column);
     float* const direct = DirectTo(plan, batch, row, column);
     float* const c = direct != nullptr ? direct : work.tile();
+    const uint8_t* const packed = PanelOf(plan, b_batch, panel, work.panel());
     plan.kernels.gemm({a, plan.a.row_bytes, plan.a.tile, rows, plan.row, &p.b_format.Rows(p.isa),
-                       RowsOf(plan, b_batch, column), columns, PanelOf(plan, b_batch, panel, work.panel()),
-                       work.scratch(), c, direct != nullptr ? p.n : plan.kernels.panel});
-    if (direct == nullptr) FinishTile(plan, batch, row, rows, column, c);
+                       RowsOf(plan, b_batch, column), columns, packed, work.scratch(), c,
+                       direct != nullptr ? p.n : plan.kernels.panel});
+    if (direct != nullptr) continue;
+    const std::optional<SumFactors> factors = FactorsOf(plan, b_batch, column, packed);
+    FinishTile(plan, batch, row, rows, column, factors ? &*factors : nullptr, c);
   }
 }
 
@@ -188,7 +207,8 @@ const MatMulKernels& MatMulSet(const MatMulProblem& p) {
   const FormatSpec& b = *p.b_format.spec;
   const FormatSpec* const a = p.a_format ? p.a_format->spec : nullptr;
   const PairKernels* const pair = BestUpTo(b.with_itself, p.isa);
-  if (pair != nullptr && a == &b && p.a_format->block == kPairBlock && p.b_format.block == kPairBlock)
+  if (pair != nullptr && a == &b && p.a_format->block == b.default_block &&
+      p.b_format.block == b.default_block)
     return SetOf(*pair, p);
   const MatMulKernels* const in_bf16 = BestUpTo(b.in_bf16, p.isa);
   if (in_bf16 != nullptr && a != nullptr && BestUpTo(a->in_bf16, p.isa) != nullptr) return *in_bf16;
@@ -202,14 +222,14 @@ const MatMulKernels& MatMulSet(const MatMulProblem& p) {
 Buffer PackB(const MatMulKernels& kernels, const Format& format, int64_t b_batches, int64_t n, int64_t k,
              const uint8_t* codes, const uint8_t* scales) {
   const RowShape shape = format.Row(k);
-  const int64_t panels = CeilDiv(n, kernels.panel), panel_bytes = kernels.packed_bytes(shape);
+  const int64_t panels = CeilDiv(n, kernels.panel), panel_bytes = PanelBytes(kernels, shape);
   const int64_t code_bytes = format.CodeBytes(k), scale_bytes = format.ScaleBytes(k);
   Buffer packed = Buffer::OnLargePages(b_batches * panels * panel_bytes);
   if (!packed) return packed;
   for (int64_t i = 0; i < b_batches * panels; ++i) {
     const int64_t first = i % panels * kernels.panel, row = i / panels * n + first;
     const BRows rows{codes + row * code_bytes, scales + row * scale_bytes, code_bytes, scale_bytes};
-    kernels.pack(rows, std::min(kernels.panel, n - first), shape, packed.bytes() + i * panel_bytes);
+    PackPanel(kernels, rows, std::min(kernels.panel, n - first), shape, packed.bytes() + i * panel_bytes);
   }
   return packed;
 }

@@ -45,11 +45,14 @@ extern const MatMulKernels int8_dint4_matmul__neondot;
 extern const MatMulKernels int8_int4_matmul__neon;
 extern const MatMulKernels int8_int4_matmul__neondot;
 
-// The layouts of f32_amxfp4_columns_matmul__avx2 and f32_mxfp4_matmul__avx2.
+// The layouts of f32_amxfp4_columns_matmul__avx2 and f32_mxfp4_matmul__avx2, and one like it for nvfp4
+// without tensor scales.
 int64_t PackedAmxfp4Bytes__avx2(const RowShape& row);
 int64_t PackedMxfp4Bytes__avx2(const RowShape& row);
+int64_t PackedNvfp4Bytes__avx2(const RowShape& row);
 void PackAmxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
 void PackMxfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
+void PackNvfp4__avx2(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed);
 
 // Of one format with itself.
 extern const PairKernels amxfp4_amxfp4_matmul__scalar;
@@ -63,6 +66,9 @@ extern const PairKernels mxfp4_mxfp4_matmul__avx512vnni;
 extern const PairKernels mxfp4_even_mxfp4_even_matmul__avx512vnni;
 extern const MatMulKernels mxfp4_mxfp4_rows_matmul__avx512vnni;
 extern const MatMulKernels mxfp4_even_mxfp4_even_rows_matmul__avx512vnni;
+extern const PairKernels nvfp4_nvfp4_matmul__scalar;
+extern const PairKernels nvfp4_nvfp4_matmul__avx2;
+extern const PairKernels nvfp4_nvfp4_matmul__avx512vnni;
 extern const MatMulKernels amxfp4_few_matmul__avx2;
 extern const MatMulKernels amxfp4_few_matmul__avx512vnni;
 extern const MatMulKernels f32_amxfp4_tiles_matmul__avx512;

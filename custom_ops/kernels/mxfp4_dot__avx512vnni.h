@@ -54,11 +54,16 @@ inline __m256i Elements(const uint8_t* codes, int64_t count, __m256i order) {
   return _mm256_shuffle_epi8(table, _mm256_permutexvar_epi8(order, _mm256_set_m128i(odd, even)));
 }
 
+// In each lane the sum of 16 bytes: the first or the last.
+inline __m256i SumsOfHalves(__m256i bytes) {
+  __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
+  sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4E));
+  return _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xB1));
+}
+
 inline int32_t SumOfBytes(__m256i bytes) {
-  const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
+  const __m256i halves = SumsOfHalves(bytes);
+  return _mm256_extract_epi32(halves, 0) + _mm256_extract_epi32(halves, 4);
 }
 
 // Up to 32 codes of a block, with their scale; whether that is tame. A block of zeros adds nothing whatever

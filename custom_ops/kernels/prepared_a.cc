@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/nvfp4.h"
+
 namespace mxcompile {
 namespace {
 
@@ -133,6 +135,7 @@ bool QuantizeAll(const MatMulProblem& p, const RowForm& form, const float* from,
 void PrepareAll(const MatMulProblem& p, const RowForm* form, const float* from, Parallel& parallel,
                 PreparedA* prepared) {
   const float amax = LargestInA(p, from, parallel);
+  prepared->tensor_scale = NvScales::TensorScale(amax);
   std::atomic<bool> held{true};
   prepared->valid = ForRows(p, parallel, [&](int64_t first, int64_t last) {
     const RowPreparer preparer(p, form);

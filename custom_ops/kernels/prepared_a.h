@@ -26,6 +26,7 @@ struct PreparedA {
   int64_t row_bytes = 0;
   int64_t tile = 1;                 // rows that are interleaved
   int64_t batch_rows = 0;           // from one batch to the next: m, filled up to whole tiles
+  float tensor_scale = 1;           // of all rows, of formats that have one (see tensor_scales.h)
   const float* elements = nullptr;  // not null: `rows` are not there, tasks quantize these
 };
 

@@ -15,6 +15,7 @@
 #include "tests/harness.h"
 #include "tests/mapped_pages.h"
 #include "tests/matmul_case.h"
+#include "tests/nvfp4_products.h"
 #include "tests/pair_products.h"
 
 namespace mxcompile {
@@ -210,6 +211,7 @@ void TestIsa(Isa isa) {
     for (int64_t n : kSizes) TestMatMul<float>({nullptr, "amxfp4", m, n, 47, 1}, isa);
     for (int64_t k : kSizes) {
       TestMatMul<float>({"amxfp4", "mxfp4", m, 35, k, 1}, isa);
+      TestMatMul<float>({"amxfp4", "nvfp4", m, 35, k, 1}, isa);
       TestMatMul<float>({nullptr, "mxfp6_e2m3", m, 35, k, 1}, isa);
     }
   }
@@ -249,6 +251,7 @@ int main(int count, char** arguments) {
     mxcompile::TestIsa(isa);
     mxcompile::TestPairProducts(isa);
     mxcompile::TestBf16Products(isa);
+    mxcompile::TestNvfp4Products(isa);
   }
   std::printf("%d passed, %d failed\n", mxcompile::passed, mxcompile::failed);
   return mxcompile::failed == 0 ? 0 : 1;

@@ -110,7 +110,7 @@ void TestForms(const char* name, Isa isa) {
 
 void TestPairProducts(Isa isa) {
   TestLargestSums(isa);
-  for (const char* name : {"amxfp4", "amxfp4_e4m3", "mxfp4", "mxfp4_even"}) {
+  for (const char* name : {"amxfp4", "amxfp4_e4m3", "mxfp4", "mxfp4_even", "nvfp4"}) {
     TestSizes(name, isa);
     TestFewRows(name, isa);
     TestForms(name, isa);
