@@ -19,7 +19,7 @@ constexpr int64_t kMostRows = 16;  // of a tile
 [[gnu::flatten]] inline void Interleave(const uint8_t* from, int64_t stride, int64_t rows, int64_t units,
                                         uint8_t* to, int64_t tile) {
   for (int64_t row = 0; row < rows; row += 4) {
-    const __mmask8 present = rows - row < 4 ? static_cast<__mmask8>((1u << (rows - row)) - 1) : 15;
+    const auto present = static_cast<__mmask8>(rows - row < 4 ? (1u << (rows - row)) - 1 : 15u);
     const auto line = [&](int64_t r, int64_t unit) {
       return _mm512_loadu_si512(from + (row + r < rows ? row + r : row) * stride + 4 * unit);
     };
