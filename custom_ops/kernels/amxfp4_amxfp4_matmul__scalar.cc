@@ -5,6 +5,7 @@
 
 #include "kernels/amxfp4_blocks.h"
 #include "kernels/matmul_kernels.h"
+#include "kernels/row_by_row__scalar.h"
 
 namespace mxcompile {
 namespace {
@@ -56,19 +57,8 @@ float RowProduct(const AmxBlock* a, const uint8_t* codes, const uint8_t* scales,
   return y;
 }
 
-void Gemm(const GemmArgs& args) {
-  for (int64_t i = 0; i < args.m; ++i) {
-    const auto* a = reinterpret_cast<const AmxBlock*>(args.a + i * args.a_stride);
-    for (int64_t j = 0; j < args.b_rows; ++j) {
-      args.c[i * kPanel + j] = RowProduct(a, args.b.codes + j * args.b.code_bytes,
-                                          args.b.scales + j * args.b.scale_bytes, args.row.k);
-    }
-  }
-}
-
-int64_t ScratchFloats(const RowShape&) { return 0; }
-
-constexpr MatMulKernels kFew = {kPanel, nullptr, nullptr, ScratchFloats, Gemm, &kForm};
+constexpr MatMulKernels kFew = {
+    kPanel, nullptr, nullptr, NoScratch, MultiplyRowByRow<AmxBlock, kPanel, RowProduct>, &kForm};
 
 }  // namespace
 

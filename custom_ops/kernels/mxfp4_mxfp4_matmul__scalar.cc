@@ -6,6 +6,7 @@
 
 #include "kernels/matmul_kernels.h"
 #include "kernels/mxfp4_blocks.h"
+#include "kernels/row_by_row__scalar.h"
 
 namespace mxcompile {
 namespace {
@@ -41,19 +42,8 @@ float RowProduct(const Block* a, const uint8_t* codes, const uint8_t* scales, in
   return y;
 }
 
-void Gemm(const GemmArgs& args) {
-  for (int64_t i = 0; i < args.m; ++i) {
-    const auto* a = reinterpret_cast<const Block*>(args.a + i * args.a_stride);
-    for (int64_t j = 0; j < args.b_rows; ++j) {
-      args.c[i * kPanel + j] = RowProduct(a, args.b.codes + j * args.b.code_bytes,
-                                          args.b.scales + j * args.b.scale_bytes, args.row.k);
-    }
-  }
-}
-
-int64_t ScratchFloats(const RowShape&) { return 0; }
-
-constexpr MatMulKernels kAny = {kPanel, nullptr, nullptr, ScratchFloats, Gemm, &kForm};
+constexpr MatMulKernels kAny = {
+    kPanel, nullptr, nullptr, NoScratch, MultiplyRowByRow<Block, kPanel, RowProduct>, &kForm};
 
 }  // namespace
 
