@@ -98,7 +98,7 @@ function histogramContent() {
     x0: level, x1: level, y0: 0, y1: 1, line: {color: css("--soft"), width: 1, dash: "dot"}, layer: "below"}));
   const count = {type, exponentformat: "SI", nticks: 5, dtick: type === "log" ? 2 : undefined};
   return {traces, look: {
-    height: 340, bargap: 0, shapes,
+    bargap: 0, shapes,
     xaxis: axis("value in units of its scale", {range: [edges[0] - margin, edges.at(-1) + margin], anchor: both ? "y2" : "y",
       zeroline: false, showgrid: !shapes.length}),
     yaxis: axis("before", {...count, range: countRange(counts, type), domain: both ? [0.45, 1] : [0, 1]}),

@@ -86,7 +86,7 @@ function paretoContent() {
       hovertemplate: "%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>"});
   }
   const type = byId("pareto-log").checked ? "log" : "linear";
-  return {traces, look: {height: 380, showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom"},
+  return {traces, look: {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom"},
     xaxis: axis(AXES[x], {type: "log", ...(x === "bits" ? {tickvals: BITS} : {exponentformat: "power"})}), yaxis: axis(AXES[y], {type, exponentformat: "power", ...(type === "log" ? {dtick: "D2"} : {})})}};
 }
 
