@@ -191,10 +191,6 @@ bool RunTask(const Plan<T>& plan, int64_t task) {
   return true;
 }
 
-}  // namespace
-
-namespace {
-
 const MatMulKernels& SetOf(const PairKernels& pair, const MatMulProblem& p) {
   if (p.constant_b) return p.m <= PairKernels::kFewRows ? *pair.few : *pair.many;
   if (pair.graph_few != nullptr && p.m <= pair.graph_few->max_rows) return *pair.graph_few;
