@@ -63,6 +63,19 @@ inline void PackWords(const uint8x16_t (&rows)[4], uint8_t* to) {
   for (int g = 0; g < 4; ++g) vst1q_u8(to + g * kGroupBytes, vreinterpretq_u8_u64(groups[g]));
 }
 
+// The codes of up to 32 elements of the panel's rows from `start` on, to their place in a record.
+inline void PackCodes(const BRows& b, int64_t rows, int64_t k, int64_t start, uint8_t* to) {
+  const int64_t count = k - start < kPairBlock ? k - start : kPairBlock;
+  for (int64_t first = 0; first < kTilePanel; first += 4) {
+    uint8x16_t four[4];
+    for (int64_t i = 0; i < 4; ++i) {
+      const uint8_t* codes = b.codes + (first + i) * b.code_bytes + start / 2;
+      four[i] = first + i < rows ? BlockCodes(codes, count) : vdupq_n_u8(0);
+    }
+    PackWords(four, to + 4 * first);
+  }
+}
+
 // The records of a format with kSides scale bytes a block.
 template <int kSides>
 struct Tiles {
@@ -73,20 +86,12 @@ struct Tiles {
 
   static void Pack(const BRows& b, int64_t rows, const RowShape& row, uint8_t* packed) {
     for (int64_t start = 0; start < row.k; start += kPairBlock, packed += kRecord) {
-      const int64_t count = row.k - start < kPairBlock ? row.k - start : kPairBlock;
       std::memset(packed, 0, kScales);
       for (int64_t r = 0; r < rows; ++r) {
         const uint8_t* scales = b.scales + r * b.scale_bytes + start / kPairBlock * kSides;
         for (int64_t s = 0; s < kSides; ++s) packed[s * kTilePanel + r] = scales[s];
       }
-      for (int64_t first = 0; first < kTilePanel; first += 4) {
-        uint8x16_t four[4];
-        for (int64_t i = 0; i < 4; ++i) {
-          const uint8_t* codes = b.codes + (first + i) * b.code_bytes + start / 2;
-          four[i] = first + i < rows ? BlockCodes(codes, count) : vdupq_n_u8(0);
-        }
-        PackWords(four, packed + kScales + 4 * first);
-      }
+      PackCodes(b, rows, row.k, start, packed + kScales);
     }
   }
 };
@@ -97,6 +102,18 @@ inline float32x4_t ScalesE5M2(const uint8_t* bytes) {
   std::memcpy(&four, bytes, sizeof(four));
   const uint16x8_t words = vshll_n_u8(vreinterpret_u8_u32(vdup_n_u32(four)), 8);
   return vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(words)));
+}
+
+// E4M3 times 1 / kNvHalves (nvfp4_blocks.h): exponent and mantissa stand in a float16 as in E4M3, the bias
+// apart.
+inline float32x4_t ScalesE4M3(const uint8_t* bytes) {
+  uint32_t four;
+  std::memcpy(&four, bytes, sizeof(four));
+  const int16x4_t words = vget_low_s16(vshll_n_s8(vreinterpret_s8_u32(vdup_n_u32(four)), 7));
+  const uint16x4_t code = vreinterpret_u16_s16(words), magnitude = vand_u16(code, vdup_n_u16(0x3F80));
+  const uint16x4_t is_nan = vceq_u16(magnitude, vdup_n_u16(0x3F80));
+  const uint16x4_t half = vorr_u16(vand_u16(code, vdup_n_u16(0xBFFF)), vand_u16(is_nan, vdup_n_u16(0x7E00)));
+  return vcvt_f32_f16(vreinterpret_f16_u16(half));
 }
 
 // E8M0: the byte is the exponent, except for 0 (a subnormal) and 255 (NaN).

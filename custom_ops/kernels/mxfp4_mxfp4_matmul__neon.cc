@@ -4,12 +4,12 @@
 // vector of A, which dup spreads; the 8 results go to memory and back once a block. Per 4 rows of B and 32
 // weights: 4 loads, 8 operations to get at nibbles and 8 tbl, and for each row of A 16 smlal and 5 to finish.
 // Bound: the multipliers.
-#include "kernels/mxfp4_rows__neon.h"
+#include "kernels/mxfp4_product__neon.h"
 
 namespace mxcompile {
 namespace {
 
-constexpr MatMulKernels kAny = MxSet<WideningSums>();
+constexpr MatMulKernels kAny = Set<MxProduct, WideningSums>();
 
 }  // namespace
 

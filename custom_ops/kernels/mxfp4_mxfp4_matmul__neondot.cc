@@ -6,12 +6,12 @@
 // 4 loads, 8 operations to get at nibbles and 8 tbl, and for each row of A 8 sdot and 3 to finish. Bound:
 // sdot for many rows, tbl and memory for one.
 #include "kernels/dot_sums__neondot.h"
-#include "kernels/mxfp4_rows__neon.h"
+#include "kernels/mxfp4_product__neon.h"
 
 namespace mxcompile {
 namespace {
 
-constexpr MatMulKernels kAny = MxSet<DotSums>();
+constexpr MatMulKernels kAny = Set<MxProduct, DotSums>();
 
 }  // namespace
 

@@ -39,6 +39,7 @@ extern const RowKernels amxfp4_pot_r_rows__neon;
 extern const RowKernels amxfp4_e4m3_rows__neon;
 extern const RowKernels mxfp4_rows__neon;
 extern const RowKernels mxfp4_even_rows__neon;
+extern const RowKernels nvfp4_rows__neon;
 
 #undef MXC_DECLARE_ROWS
 
