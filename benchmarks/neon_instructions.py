@@ -21,7 +21,15 @@ LEVELS = ("scalar", "neon", "neondot")
 ROWS, K, N = 4, 4096, 256
 """Rows of a tensor that is quantized, elements of a row, rows of B."""
 
-PRODUCTS = (("amxfp4", "amxfp4"), ("mxfp4", "mxfp4"), ("nvfp4", "nvfp4"), ("int8", "dint4"))
+PRODUCTS = (
+    ("amxfp4", "amxfp4"),
+    ("mxfp4", "mxfp4"),
+    ("nvfp4", "nvfp4"),
+    ("mxfp8_e4m3", "mxfp8_e4m3"),
+    ("mxint8", "mxint8"),
+    ("int8", "dint4"),
+    ("int8", "int8"),
+)
 
 
 def build_plugin(folder: Path) -> Path:
@@ -43,7 +51,7 @@ def cases() -> dict[str, tuple[list[str | int], int]]:
     """What is counted: arguments of the program, and how often 32 elements are in it."""
     made: dict[str, tuple[list[str | int], int]] = {}
     for what in ("quantize", "dequantize"):
-        for name in ("amxfp4", "mxfp4", "nvfp4"):
+        for name in ("amxfp4", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxint8", "int8"):
             made[f"{what} {name}"] = ([what, name, ROWS, K], ROWS * K // 32)
     for a, b in PRODUCTS:
         for m, where in ((1, "constant"), (16, "constant"), (1, "graph"), (16, "graph")):

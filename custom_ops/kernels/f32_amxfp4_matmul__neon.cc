@@ -4,10 +4,10 @@
 // nibble of a 32-bit lane becomes a doubled magnitude by tbl, whose other indices give 0, and a float32 by a
 // conversion from steps of one half.
 //
-// Register plan: 4 rows of A by 16 columns: 16 sums, 4 vectors of B, 4 of A (4 k of a row), whose lanes fmla
-// takes; the sums of a tile go to c between pieces of k: the same order of additions, hence the same bits.
-// Per 4 columns and k: 9 operations to decode, and one fmla for each row of A. Bound: fmla.
+// Register plan: f32_tile__neon.h. Per 4 columns and k: 9 operations to decode, and one fmla for each row of
+// A. Bound: fmla.
 #include "kernels/amxfp4_blocks.h"
+#include "kernels/f32_tile__neon.h"
 #include "kernels/fp4_tiles__neon.h"
 #include "kernels/matmul_kernels.h"
 
@@ -15,8 +15,6 @@ namespace mxcompile {
 namespace {
 
 using Layout = Tiles<2>;
-
-constexpr int kRows = 4;
 
 // Four elements, in the lowest nibbles of the lanes.
 inline float32x4_t Decode(uint32x4_t words, uint8x16_t table, float32x4_t above, float32x4_t minus_below) {
@@ -44,49 +42,9 @@ void DecodePiece(const uint8_t* packed, int64_t start, int64_t end, float* decod
   }
 }
 
-// c[kCount, 16] += a[kCount, size] * b[size, 16].
-template <int kCount>
-[[gnu::flatten]] void MultiplyTile(const float* a, int64_t a_stride, const float* b, int64_t size, float* c) {
-  float32x4_t sums[kCount][kTileVectors];
-  Unroll<kCount>([&](auto r) {
-    Unroll<kTileVectors>([&](auto v) { sums[r][v] = vld1q_f32(c + r * kTilePanel + 4 * v); });
-  });
-  const auto add = [&](const float* columns, auto x_of) {
-    float32x4_t w[kTileVectors];
-    Unroll<kTileVectors>([&](auto v) { w[v] = vld1q_f32(columns + 4 * v); });
-    Unroll<kCount>(
-        [&](auto r) { Unroll<kTileVectors>([&](auto v) { sums[r][v] = x_of(r, sums[r][v], w[v]); }); });
-  };
-  int64_t i = 0;
-  for (; i + 4 <= size; i += 4, b += 4 * kTilePanel) {
-    float32x4_t x[kCount];
-    Unroll<kCount>([&](auto r) { x[r] = vld1q_f32(a + r * a_stride + i); });
-    Unroll<4>([&](auto t) {
-      add(b + t * kTilePanel,
-          [&](auto r, float32x4_t sum, float32x4_t w) { return vfmaq_laneq_f32(sum, w, x[r], t); });
-    });
-  }
-  for (; i < size; ++i, b += kTilePanel) {
-    add(b, [&](auto r, float32x4_t sum, float32x4_t w) { return vfmaq_n_f32(sum, w, a[r * a_stride + i]); });
-  }
-  Unroll<kCount>([&](auto r) {
-    Unroll<kTileVectors>([&](auto v) { vst1q_f32(c + r * kTilePanel + 4 * v, sums[r][v]); });
-  });
-}
-
 void Gemm(const GemmArgs& args) {
-  const int64_t stride = args.a_stride / static_cast<int64_t>(sizeof(float));
-  std::memset(args.c, 0, static_cast<size_t>(args.m * kTilePanel) * sizeof(float));
-  for (int64_t start = 0; start < args.row.k; start += kDecodeStep) {
-    const int64_t size = args.row.k - start < kDecodeStep ? args.row.k - start : kDecodeStep;
-    DecodePiece(args.packed, start, start + size, args.scratch);
-    const float* a = reinterpret_cast<const float*>(args.a) + start;
-    int64_t row = 0;
-    for (; row + kRows <= args.m; row += kRows)
-      MultiplyTile<kRows>(a + row * stride, stride, args.scratch, size, args.c + row * kTilePanel);
-    for (; row < args.m; ++row)
-      MultiplyTile<1>(a + row * stride, stride, args.scratch, size, args.c + row * kTilePanel);
-  }
+  ForPieces(args, args.scratch,
+            [&](int64_t start, int64_t end) { DecodePiece(args.packed, start, end, args.scratch); });
 }
 
 int64_t ScratchFloats(const RowShape&) { return kDecodeStep * kTilePanel; }

@@ -27,7 +27,8 @@
 // A packed layout is for vectors; the scalar product takes any format as it comes.
 #define MXC_SETS_AVX512(set) {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set)}
 #define MXC_SETS_VNNI(set) {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set)}
-#define MXC_PACKED(set) {&f32_rows_matmul__scalar, MXC_AVX2(set), MXC_AVX512(set)}
+#define MXC_PACKED(set) \
+  {&f32_rows_matmul__scalar, MXC_AVX2(set), MXC_AVX512(set), nullptr, nullptr, MXC_NEON_BASE(f32_rows_matmul)}
 #define MXC_E2M1_ROWS(set) \
   {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set), nullptr, nullptr, MXC_NEON_BASE(set)}
 // Without AVX512's.
@@ -61,7 +62,9 @@ namespace {
 #define MXC_MICRO {16, 32, 64, -1}, 32
 #define MXC_SIXTEEN {16, -1}, 16
 #define MXC_WHOLE_ROW {0, 32, 64, 128}, 0
-#define MXC_ANY MXC_SETS(f32_rows_matmul)
+#define MXC_ANY                                                                         \
+  {&f32_rows_matmul__scalar,      MXC_AVX2(f32_rows_matmul), nullptr, nullptr, nullptr, \
+   MXC_NEON_BASE(f32_rows_matmul)}
 
 // clang-format off
 constexpr FormatSpec kFormats[] = {

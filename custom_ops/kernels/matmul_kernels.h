@@ -90,6 +90,7 @@ extern const PairKernels mxfp4_mxfp4_matmul__neon;
 extern const PairKernels mxfp4_mxfp4_matmul__neondot;
 extern const PairKernels nvfp4_nvfp4_matmul__neon;
 extern const PairKernels nvfp4_nvfp4_matmul__neondot;
+extern const MatMulKernels f32_rows_matmul__neon;
 extern const MatMulKernels f32_amxfp4_matmul__neon;  // blocks of 32 alone
 
 #undef MXC_DECLARE_MATMUL
