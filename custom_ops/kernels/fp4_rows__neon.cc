@@ -10,38 +10,16 @@
 // tables. Per 32 elements: 26 + 130 operations and the two scales; decoding 8 tbl, 2 st4 and 20 more. Bound:
 // the divisions (vectors of 4: 8), or of powers of two the operations. What is left of a row goes through a
 // copy padded with zeros, which change neither scales nor codes.
-#include <arm_neon.h>
-
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/block_scales.h"
 #include "kernels/codes.h"
 #include "kernels/nvfp4.h"
 #include "kernels/row_kernels.h"
+#include "kernels/row_units__neon.h"
 
 namespace mxcompile {
 namespace {
-
-constexpr int64_t kUnit = 16;  // elements of step 3
-constexpr int64_t kMaxBlock = 64;
-
-// The largest elements above and below zero, as bits of their magnitudes.
-struct Extremes {
-  uint32_t above, below;
-};
-
-inline Extremes ExtremesOf(const float* x, int64_t size) {
-  int32x4_t above = vdupq_n_s32(0);
-  uint32x4_t any = vdupq_n_u32(0);
-  for (int64_t i = 0; i < size; i += 4) {
-    const float32x4_t v = vld1q_f32(x + i);
-    above = vmaxq_s32(above, vreinterpretq_s32_f32(v));
-    any = vmaxq_u32(any, vreinterpretq_u32_f32(v));  // bits of negatives are the largest unsigned ones
-  }
-  const uint32_t last = vmaxvq_u32(any);
-  return {static_cast<uint32_t>(vmaxvq_s32(above)), last >> 31 != 0 ? last & 0x7FFFFFFF : 0};
-}
 
 // Indices of the magnitudes nearest to q >= 0, ties to even or away from zero, not yet saturated: from 1 on,
 // half a unit of the 1-bit mantissa is added to the bits; below 1 two thresholds count. Neither exceeds the
@@ -135,17 +113,11 @@ inline void EncodeUnit(const float* x, const Sides& sides, uint8_t* codes) {
   for (int i = 0; i < 4; ++i) {
     v[i] = vld1q_f32(x + 4 * i);
     index[i] = vqmovun_s32(Encode::Indices(v[i], sides));
-    signs[i] = vshrn_n_u32(vreinterpretq_u32_f32(v[i]), 16);
+    signs[i] = UpperWords(v[i]);
   }
-  const auto narrow = [](const uint16x4_t(&words)[4]) {
-    return vcombine_u8(vqmovn_u16(vcombine_u16(words[0], words[1])),
-                       vqmovn_u16(vcombine_u16(words[2], words[3])));
-  };
-  const uint8x16_t magnitude = vminq_u8(narrow(index), vdupq_n_u8(7));
-  const uint8x16_t sign = vcombine_u8(vshrn_n_u16(vcombine_u16(signs[0], signs[1]), 8),
-                                      vshrn_n_u16(vcombine_u16(signs[2], signs[3]), 8));
+  const uint8x16_t magnitude = vminq_u8(Saturated(index), vdupq_n_u8(7));
   // Bit 3 for a negative one that is not 0.
-  const uint8x16_t negative = vandq_u8(vtstq_u8(sign, vdupq_n_u8(0x80)), vtstq_u8(magnitude, magnitude));
+  const uint8x16_t negative = vandq_u8(AreNegative(signs), vtstq_u8(magnitude, magnitude));
   const uint8x16_t nibbles = vorrq_u8(magnitude, vandq_u8(negative, vdupq_n_u8(E2M1::kSign)));
   const uint16x8_t pairs = vreinterpretq_u16_u8(nibbles);
   vst1_u8(codes, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));  // low + 16 * high
@@ -163,13 +135,6 @@ inline void EncodeBlock(const Encode& encode, const float* x, int64_t size, uint
   const Sides sides = encode.Scales(extremes, scales);
   for (int64_t i = 0; i < size; i += kUnit) EncodeUnit<Encode>(x + i, sides, codes + i / 2);
 }
-
-// The last elements of a row, and zeros.
-struct Padded {
-  Padded(const float* from, int64_t size) { std::memcpy(x, from, static_cast<size_t>(size) * sizeof(float)); }
-
-  float x[kMaxBlock] = {};
-};
 
 template <typename Encode>
 void EncodeRow(const Encode& encode, const float* x, const RowShape& row, uint8_t* codes, uint8_t* scales) {

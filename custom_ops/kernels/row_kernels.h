@@ -40,6 +40,11 @@ extern const RowKernels amxfp4_e4m3_rows__neon;
 extern const RowKernels mxfp4_rows__neon;
 extern const RowKernels mxfp4_even_rows__neon;
 extern const RowKernels nvfp4_rows__neon;
+extern const RowKernels mxfp6_e3m2_rows__neon;
+extern const RowKernels mxfp6_e2m3_rows__neon;
+extern const RowKernels mxfp8_e4m3_rows__neon;
+extern const RowKernels mxfp8_e5m2_rows__neon;
+extern const RowKernels mxint8_rows__neon;
 
 #undef MXC_DECLARE_ROWS
 
