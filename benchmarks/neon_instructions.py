@@ -28,8 +28,10 @@ PRODUCTS = (
     ("mxfp8_e4m3", "mxfp8_e4m3"),
     ("mxint8", "mxint8"),
     ("int8", "dint4"),
-    ("int8", "int8"),
 )
+ROW_FORMATS = ("amxfp4", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxint8", "dint4", "int8")
+PACKING = ("amxfp4", "mxfp4", "nvfp4")
+"""What is packed when the weights are constant; from the graph it is packed on the way."""
 
 
 def build_plugin(folder: Path) -> Path:
@@ -51,12 +53,13 @@ def cases() -> dict[str, tuple[list[str | int], int]]:
     """What is counted: arguments of the program, and how often 32 elements are in it."""
     made: dict[str, tuple[list[str | int], int]] = {}
     for what in ("quantize", "dequantize"):
-        for name in ("amxfp4", "mxfp4", "nvfp4", "mxfp8_e4m3", "mxint8", "int8"):
+        for name in ROW_FORMATS:
             made[f"{what} {name}"] = ([what, name, ROWS, K], ROWS * K // 32)
     for a, b in PRODUCTS:
-        for m, where in ((1, "constant"), (16, "constant"), (1, "graph"), (16, "graph")):
-            source = "constant B" if where == "constant" else "B from the graph"
-            made[f"{a} x {b}, m = {m}, {source}"] = ([where, a, b, m, N, K], m * N * K // 32)
+        sources = {"constant": ", constant B", "graph": ", B from the graph"} if b in PACKING else {"constant": ""}
+        for where, source in sources.items():
+            for m in (1, 16):
+                made[f"{a} x {b}, m = {m}{source}"] = ([where, a, b, m, N, K], m * N * K // 32)
     return made
 
 

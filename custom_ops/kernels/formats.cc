@@ -31,7 +31,7 @@
   {&f32_rows_matmul__scalar, MXC_AVX2(set), MXC_AVX512(set), nullptr, nullptr, MXC_NEON_BASE(f32_rows_matmul)}
 #define MXC_E2M1_ROWS(set) \
   {&set##__scalar, MXC_AVX2(set), MXC_AVX512(set), nullptr, nullptr, MXC_NEON_BASE(set)}
-#define MXC_BLOCK_ROWS(set) {&set##__scalar, MXC_AVX2(set), nullptr, nullptr, nullptr, MXC_NEON_BASE(set)}
+#define MXC_ROWS(set) {&set##__scalar, MXC_AVX2(set), nullptr, nullptr, nullptr, MXC_NEON_BASE(set)}
 #define MXC_INT8_TIMES_4_BITS(set) \
   {&set##__scalar, MXC_AVX2(set), nullptr, MXC_VNNI(set), nullptr, MXC_NEON_BASE(set), MXC_NEON_DOT(set)}
 #define MXC_AMXFP4_PAIR                                                                                    \
@@ -70,20 +70,20 @@ constexpr FormatSpec kFormats[] = {
     {"amxfp4",       4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_rows), MXC_PACKED(f32_amxfp4_matmul), {}, MXC_AMXFP4_PAIR, MXC_IN_BF16(amxfp4)},
     {"amxfp4_pot",   4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
     {"amxfp4_pot_r", 4, MXC_MICRO, 2, 0, false, MXC_E2M1_ROWS(amxfp4_pot_r_rows), MXC_PACKED(f32_amxfp4_pot_matmul), {}, {}, MXC_IN_BF16(amxfp4_pot)},
-    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_BLOCK_ROWS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}, MXC_IN_BF16(amxfp4_e4m3)},
+    {"amxfp4_e4m3",  4, MXC_MICRO, 2, 0, false, MXC_ROWS(amxfp4_e4m3_rows), MXC_PACKED(f32_amxfp4_e4m3_matmul), {}, {}, MXC_IN_BF16(amxfp4_e4m3)},
     {"mxfp4",        4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR(mxfp4_mxfp4_matmul), MXC_IN_BF16(mxfp4)},
     {"mxfp4_even",   4, MXC_MICRO, 1, 0, false, MXC_E2M1_ROWS(mxfp4_even_rows), MXC_PACKED(f32_mxfp4_matmul), {}, MXC_MXFP4_PAIR(mxfp4_even_mxfp4_even_matmul), MXC_IN_BF16(mxfp4)},
-    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_BLOCK_ROWS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}, MXC_IN_BF16(mxfp6_e3m2)},
-    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_BLOCK_ROWS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}, MXC_IN_BF16(mxfp6_e2m3)},
-    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_BLOCK_ROWS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}, MXC_IN_BF16(mxfp8_e4m3)},
-    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_BLOCK_ROWS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}, {}, MXC_IN_BF16(mxfp8_e5m2)},
-    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_BLOCK_ROWS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}, MXC_IN_BF16(mxint8)},
-    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_BLOCK_ROWS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, MXC_NVFP4_PAIR, {}},
+    {"mxfp6_e3m2",   6, MXC_MICRO, 1, 0, false, MXC_ROWS(mxfp6_e3m2_rows), MXC_PACKED(f32_mxfp6_e3m2_matmul), {}, {}, MXC_IN_BF16(mxfp6_e3m2)},
+    {"mxfp6_e2m3",   6, MXC_MICRO, 1, 0, false, MXC_ROWS(mxfp6_e2m3_rows), MXC_PACKED(f32_mxfp6_e2m3_matmul), {}, {}, MXC_IN_BF16(mxfp6_e2m3)},
+    {"mxfp8_e4m3",   8, MXC_MICRO, 1, 0, false, MXC_ROWS(mxfp8_e4m3_rows), MXC_PACKED(f32_mxfp8_e4m3_matmul), {}, {}, MXC_IN_BF16(mxfp8_e4m3)},
+    {"mxfp8_e5m2",   8, MXC_MICRO, 1, 0, false, MXC_ROWS(mxfp8_e5m2_rows), MXC_PACKED(f32_mxfp8_e5m2_matmul), {}, {}, MXC_IN_BF16(mxfp8_e5m2)},
+    {"mxint8",       8, MXC_MICRO, 1, 0, false, MXC_ROWS(mxint8_rows), MXC_PACKED(f32_mxint8_matmul), {}, {}, MXC_IN_BF16(mxint8)},
+    {"nvfp4",        4, MXC_SIXTEEN, 1, 4, true, MXC_ROWS(nvfp4_rows), MXC_PACKED(f32_nvfp4_matmul), {}, MXC_NVFP4_PAIR, {}},
     {"amxint4",      8, MXC_MICRO, 8, 0, true, MXC_SETS(amxint4_rows), MXC_ANY, {}, {}, {}},
-    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_dint4_matmul), {}, {}},
+    {"dint4",        4, MXC_WHOLE_ROW, 5, 0, false, MXC_ROWS(dint4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_dint4_matmul), {}, {}},
     {"dint3",        3, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(dint3_rows), MXC_ANY, MXC_SETS_VNNI(int8_dint3_matmul), {}, {}},
-    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_int4_matmul), {}, {}},
-    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_SETS(int8_rows), MXC_ANY, MXC_SETS_VNNI(int8_int8_matmul), {}, {}},
+    {"int4",         4, MXC_WHOLE_ROW, 5, 0, false, MXC_ROWS(int4_rows), MXC_ANY, MXC_INT8_TIMES_4_BITS(int8_int4_matmul), {}, {}},
+    {"int8",         8, MXC_WHOLE_ROW, 5, 0, false, MXC_ROWS(int8_rows), MXC_ANY, MXC_SETS_VNNI(int8_int8_matmul), {}, {}},
 };
 // clang-format on
 

@@ -119,8 +119,7 @@ inline void EncodeUnit(const float* x, const Sides& sides, uint8_t* codes) {
   // Bit 3 for a negative one that is not 0.
   const uint8x16_t negative = vandq_u8(AreNegative(signs), vtstq_u8(magnitude, magnitude));
   const uint8x16_t nibbles = vorrq_u8(magnitude, vandq_u8(negative, vdupq_n_u8(E2M1::kSign)));
-  const uint16x8_t pairs = vreinterpretq_u16_u8(nibbles);
-  vst1_u8(codes, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));  // low + 16 * high
+  StoreCodes<E2M1::kBits>(nibbles, codes);
 }
 
 // A block of a whole number of units.
@@ -183,8 +182,7 @@ inline uint8x16x4_t ValuesOf(float above, float below) {
 }
 
 inline void DecodeUnit(const uint8x16x4_t& values, const uint8_t* codes, float* x) {
-  const uint8x8_t bytes = vld1_u8(codes), low = vand_u8(bytes, vdup_n_u8(15)), high = vshr_n_u8(bytes, 4);
-  const uint8x16_t index = vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high));
+  const uint8x16_t index = LoadCodes<E2M1::kBits>(codes);
   uint8x16x4_t parts;
   for (int i = 0; i < 4; ++i) parts.val[i] = vqtbl1q_u8(values.val[i], index);
   vst4q_u8(reinterpret_cast<uint8_t*>(x), parts);

@@ -1,11 +1,10 @@
 // OCP MX rows of 6 and 8 bits with NEON: one E8M0 scale a block, FLOOR rule.
 //
 // Data layout: see kernels.h and row_units__neon.h. The factor of a block is 2^(127 - byte), exact as a
-// float32, so multiplying equals dividing. A unit of 16 codes, a byte each, is stored as it is, or by 4 codes
-// in 24 bits, which tbl brings together.
+// float32, so multiplying equals dividing.
 //
-// Register plan: 4 vectors of elements, 4 of codes, their signs, 6 constants. Per 16 elements: encoding 70
-// operations (mxint8 46), 9 more for 6 bits; decoding 26, 8 more for 6 bits. Bound: those operations.
+// Register plan: 4 vectors of elements, 4 of codes, their signs, 6 constants. Per 16 elements: encoding 87
+// operations (mxint8 63), 9 more for 6 bits; decoding 60 (mxint8 40), 8 more for 6 bits. Bound: those.
 #include "kernels/codes.h"
 #include "kernels/elements.h"
 #include "kernels/row_kernels.h"
@@ -13,9 +12,6 @@
 
 namespace mxcompile {
 namespace {
-
-template <typename Element>
-constexpr int64_t kUnitBytes = kUnit / 8 * Element::kBits;
 
 // Codes of magnitudes: the two branches of Encode. The normal one never exceeds the right code of a
 // subnormal, and the steps of a subnormal, limited to the first normal, never that of a normal: so the larger
@@ -47,35 +43,6 @@ inline uint8x16_t Negatives<MxInt8>(uint8x16_t codes) {
   return vreinterpretq_u8_s8(vnegq_s8(vreinterpretq_s8_u8(codes)));
 }
 
-template <int kBits>
-inline void StoreCodes(uint8x16_t codes, uint8_t* to) {
-  if constexpr (kBits == 8) return vst1q_u8(to, codes);
-  const uint32x4_t lanes = vreinterpretq_u32_u8(codes);
-  const auto part = [&](uint32x4_t shifted, uint32_t mask) { return vandq_u32(shifted, vdupq_n_u32(mask)); };
-  const uint32x4_t low = vorrq_u32(part(lanes, 0x3F), part(vshrq_n_u32(lanes, 2), 0x3F << 6));
-  const uint32x4_t high =
-      vorrq_u32(part(vshrq_n_u32(lanes, 4), 0x3F << 12), part(vshrq_n_u32(lanes, 6), 0x3F << 18));
-  alignas(16) constexpr uint8_t kTogether[16] = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 16, 16, 16};
-  uint8_t bytes[16];
-  vst1q_u8(bytes, vqtbl1q_u8(vreinterpretq_u8_u32(vorrq_u32(low, high)), vld1q_u8(kTogether)));
-  std::memcpy(to, bytes, 12);
-}
-
-// The codes of a unit, a byte each.
-template <int kBits>
-inline uint8x16_t LoadCodes(const uint8_t* from) {
-  if constexpr (kBits == 8) return vld1q_u8(from);
-  alignas(16) constexpr uint8_t kApart[16] = {0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11, 16};
-  uint8_t bytes[16] = {};
-  std::memcpy(bytes, from, 12);
-  const uint32x4_t lanes = vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(bytes), vld1q_u8(kApart)));
-  const auto part = [&](uint32x4_t shifted, uint32_t mask) { return vandq_u32(shifted, vdupq_n_u32(mask)); };
-  const uint32x4_t low = vorrq_u32(part(lanes, 0x3F), part(vshlq_n_u32(lanes, 2), 0x3F << 8));
-  const uint32x4_t high =
-      vorrq_u32(part(vshlq_n_u32(lanes, 4), 0x3F << 16), part(vshlq_n_u32(lanes, 6), 0x3Fu << 24));
-  return vreinterpretq_u8_u32(vorrq_u32(low, high));
-}
-
 template <typename Element>
 inline void EncodeUnit(const float* x, float factor, uint8_t* codes) {
   uint16x4_t magnitudes[4], signs[4];
@@ -95,13 +62,13 @@ inline void EncodeBlock(const float* x, int64_t size, uint8_t* codes, uint8_t* s
   const uint32_t largest = extremes.above > extremes.below ? extremes.above : extremes.below;
   if (largest >= kExponentMask) {
     *scale = kE8M0NaN;
-    std::memset(codes, 0, static_cast<size_t>(size / kUnit * kUnitBytes<Element>));
+    std::memset(codes, 0, static_cast<size_t>(size / kUnit * kUnitBytes<Element::kBits>));
     return;
   }
   const uint32_t exponent = largest >> 23, byte = exponent < Element::kEmax ? 0 : exponent - Element::kEmax;
   *scale = static_cast<uint8_t>(byte);
   const float factor = byte == 254 ? 0x1p-127f : FloatOf((254 - byte) << 23);
-  for (int64_t i = 0; i < size; i += kUnit, codes += kUnitBytes<Element>)
+  for (int64_t i = 0; i < size; i += kUnit, codes += kUnitBytes<Element::kBits>)
     EncodeUnit<Element>(x + i, factor, codes);
 }
 

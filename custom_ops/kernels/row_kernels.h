@@ -45,6 +45,9 @@ extern const RowKernels mxfp6_e2m3_rows__neon;
 extern const RowKernels mxfp8_e4m3_rows__neon;
 extern const RowKernels mxfp8_e5m2_rows__neon;
 extern const RowKernels mxint8_rows__neon;
+extern const RowKernels dint4_rows__neon;
+extern const RowKernels int4_rows__neon;
+extern const RowKernels int8_rows__neon;
 
 #undef MXC_DECLARE_ROWS
 

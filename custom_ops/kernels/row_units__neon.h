@@ -18,6 +18,9 @@ namespace {
 constexpr int64_t kUnit = 16;
 constexpr int64_t kMaxBlock = 64;
 
+template <int kBits>
+constexpr int64_t kUnitBytes = kUnit / 8 * kBits;
+
 // The largest elements above and below zero, as bits of their magnitudes.
 struct Extremes {
   uint32_t above, below;
@@ -55,6 +58,44 @@ inline uint8x16_t AreNegative(const uint16x4_t (&words)[4]) {
   const uint8x16_t upper = vcombine_u8(vshrn_n_u16(vcombine_u16(words[0], words[1]), 8),
                                        vshrn_n_u16(vcombine_u16(words[2], words[3]), 8));
   return vtstq_u8(upper, vdupq_n_u8(0x80));
+}
+
+// A unit's codes, a byte each, to memory: two in a byte, or four in 24 bits, which tbl brings together.
+template <int kBits>
+inline void StoreCodes(uint8x16_t codes, uint8_t* to) {
+  static_assert(kBits == 4 || kBits == 6 || kBits == 8);
+  if constexpr (kBits == 8) return vst1q_u8(to, codes);
+  const uint16x8_t pairs = vreinterpretq_u16_u8(codes);
+  if constexpr (kBits == 4) return vst1_u8(to, vmovn_u16(vsraq_n_u16(pairs, pairs, 4)));  // low + 16 * high
+  const uint32x4_t lanes = vreinterpretq_u32_u8(codes);
+  const auto part = [&](uint32x4_t shifted, uint32_t mask) { return vandq_u32(shifted, vdupq_n_u32(mask)); };
+  const uint32x4_t low = vorrq_u32(part(lanes, 0x3F), part(vshrq_n_u32(lanes, 2), 0x3F << 6));
+  const uint32x4_t high =
+      vorrq_u32(part(vshrq_n_u32(lanes, 4), 0x3F << 12), part(vshrq_n_u32(lanes, 6), 0x3F << 18));
+  alignas(16) constexpr uint8_t kTogether[16] = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 16, 16, 16};
+  uint8_t bytes[16];
+  vst1q_u8(bytes, vqtbl1q_u8(vreinterpretq_u8_u32(vorrq_u32(low, high)), vld1q_u8(kTogether)));
+  std::memcpy(to, bytes, 12);
+}
+
+// The inverse.
+template <int kBits>
+inline uint8x16_t LoadCodes(const uint8_t* from) {
+  static_assert(kBits == 4 || kBits == 6 || kBits == 8);
+  if constexpr (kBits == 8) return vld1q_u8(from);
+  if constexpr (kBits == 4) {
+    const uint8x8_t both = vld1_u8(from), low = vand_u8(both, vdup_n_u8(15)), high = vshr_n_u8(both, 4);
+    return vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high));
+  }
+  alignas(16) constexpr uint8_t kApart[16] = {0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11, 16};
+  uint8_t bytes[16] = {};
+  std::memcpy(bytes, from, 12);
+  const uint32x4_t lanes = vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(bytes), vld1q_u8(kApart)));
+  const auto part = [&](uint32x4_t shifted, uint32_t mask) { return vandq_u32(shifted, vdupq_n_u32(mask)); };
+  const uint32x4_t low = vorrq_u32(part(lanes, 0x3F), part(vshlq_n_u32(lanes, 2), 0x3F << 8));
+  const uint32x4_t high =
+      vorrq_u32(part(vshlq_n_u32(lanes, 4), 0x3F << 16), part(vshlq_n_u32(lanes, 6), 0x3Fu << 24));
+  return vreinterpretq_u8_u32(vorrq_u32(low, high));
 }
 
 }  // namespace
