@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from common import Table, parser, report, seconds_in_turns
 from llama import VOCABULARY, Decoder, export_llama
+from products import with_nbits
 
 from mxcompile import runtime
 from mxcompile.compiler import compile_model
@@ -27,14 +28,9 @@ EVERYTHING = "amxfp4, attention and packed cache too"
 
 def write_nbits(plain: Path, ours: Path, target: Path) -> None:
     """The graph with the linear layers that ``ours`` quantizes as MatMulNBits."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
     nodes = onnx.load(ours, load_external_data=False).graph.node
     names = [node.name for node in nodes if node.op_type == "MatMulBlock"]
-    config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4)
-    quantizer = MatMulNBitsQuantizer(onnx.load(plain), nodes_to_include=names, algo_config=config)
-    quantizer.process()
-    model = quantizer.model.model
+    model = with_nbits(onnx.load(plain), names)
     assert sum(node.op_type == "MatMulNBits" for node in model.graph.node) == len(names)
     onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
 

@@ -98,14 +98,25 @@ def float_model(w: Array) -> onnx.ModelProto:
 
 
 def nbits_model(w: Array) -> onnx.ModelProto:
-    """The MatMulNBits of onnxruntime, by its own quantizer: 4 bits in blocks of 32, int8 products."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    """The MatMulNBits of onnxruntime."""
+    return with_nbits(float_model(w))
 
-    config = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4)
-    quantizer = MatMulNBitsQuantizer(float_model(w), algo_config=config)
+
+def with_nbits(model: onnx.ModelProto, nodes: list[str] | None = None) -> onnx.ModelProto:
+    """The graph with MatMulNBits, by onnxruntime's quantizer: 4 bits in blocks of 32, int8 products.
+
+    Args:
+        model: A graph with MatMul; changed.
+        nodes: Names of those to replace; None: all.
+    """
+    from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+
+    nbits.logger.setLevel("WARNING")  # it says of every node what it does
+    config = nbits.DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4)
+    quantizer = nbits.MatMulNBitsQuantizer(model, nodes_to_include=nodes, algo_config=config)
     quantizer.process()
-    model: onnx.ModelProto = quantizer.model.model
-    return model
+    replaced: onnx.ModelProto = quantizer.model.model
+    return replaced
 
 
 def block_model(w: Array, a_format: str, b_format: str) -> onnx.ModelProto:

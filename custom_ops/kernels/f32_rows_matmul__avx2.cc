@@ -4,6 +4,7 @@
 // at a time to [8][128], and transposed in registers, 8 x 8, to the [128][32] that f32_tile__avx2.h
 // multiplies. Decoding a weight costs a few multiplications: it pays from a handful of rows of A on. Columns
 // that do not exist are zeros.
+#include "kernels/decode_rows.h"
 #include "kernels/f32_tile__avx2.h"
 #include "kernels/matmul_kernels.h"
 
@@ -38,15 +39,7 @@ void Transpose(const float* rows, float* columns) {
 
 void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, float* rows, float* decoded) {
   for (int64_t first = 0; first < kPanel; first += kRows) {
-    for (int64_t j = 0; j < kRows; ++j) {
-      float* to = rows + j * kDecodeStep;
-      const int64_t size = first + j < args.b_rows ? end - start : 0;
-      if (size > 0) {
-        args.rows->dequantize(args.b.codes + (first + j) * args.b.code_bytes,
-                              args.b.scales + (first + j) * args.b.scale_bytes, args.row, start, end, to);
-      }
-      std::memset(to + size, 0, static_cast<size_t>(kDecodeStep - size) * sizeof(float));
-    }
+    DecodeRows(args, first, kRows, start, end, rows);
     Transpose(rows, decoded + first);
   }
 }

@@ -6,6 +6,7 @@
 //
 // Register plan: f32_tile__neon.h. Per 4 columns and k: what the row kernel takes for four elements, 4
 // operations to transpose, and one fmla for each row of A. Bound: fmla, for few rows of A the row kernel.
+#include "kernels/decode_rows.h"
 #include "kernels/f32_tile__neon.h"
 #include "kernels/matmul_kernels.h"
 
@@ -33,15 +34,7 @@ void Transpose(const float* rows, float* columns) {
 
 void DecodePiece(const GemmArgs& args, int64_t start, int64_t end, float* rows, float* decoded) {
   for (int64_t first = 0; first < kTilePanel; first += kRows) {
-    for (int64_t j = 0; j < kRows; ++j) {
-      float* const to = rows + j * kDecodeStep;
-      const int64_t size = first + j < args.b_rows ? end - start : 0;
-      if (size > 0) {
-        args.rows->dequantize(args.b.codes + (first + j) * args.b.code_bytes,
-                              args.b.scales + (first + j) * args.b.scale_bytes, args.row, start, end, to);
-      }
-      std::memset(to + size, 0, static_cast<size_t>(kDecodeStep - size) * sizeof(float));
-    }
+    DecodeRows(args, first, kRows, start, end, rows);
     Transpose(rows, decoded + first);
   }
 }
