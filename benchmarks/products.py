@@ -7,6 +7,7 @@ mean little on a shared machine.
 import contextlib
 import dataclasses
 import itertools
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,7 +112,7 @@ def with_nbits(model: onnx.ModelProto, nodes: list[str] | None = None) -> onnx.M
     """
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-    nbits.logger.setLevel("WARNING")  # it says of every node what it does
+    logging.getLogger().setLevel(logging.WARNING)  # importing it makes everybody report every node
     config = nbits.DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4)
     quantizer = nbits.MatMulNBitsQuantizer(model, nodes_to_include=nodes, algo_config=config)
     quantizer.process()
