@@ -35,8 +35,9 @@ COLD_BYTES = 120e6
 RIVAL_BITS = {"float32": 32.0, "MatMulNBits": 5.0, "OpenVINO MXFP4": 4.25}
 """What a weight takes in memory, scales included (MatMulNBits: blocks of 32 with a float32 scale)."""
 
-SETTLE = 0.05
-"""Seconds before a run on several threads: so long the threads of the session before may wait busily for more work."""
+SETTLE = 0.1
+"""Seconds before a run on several threads: about half as long the threads of the session before wait busily for more
+work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,7 @@ def race(
     """Milliseconds by that clock of each candidate, a percentile over runs in turns, with a pause before each."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
+        time.sleep(pause)
         run()
     end = time.perf_counter() + seconds * len(candidates)
     while time.perf_counter() < end or any(len(t) < 5 for t in times.values()):
@@ -217,6 +219,8 @@ def candidates_of(case: Case, made: Mapping[str, Make]) -> dict[str, Run]:
         copies = int(np.ceil(COLD_BYTES / (case.k * case.n * bits_of(name) / 8))) if case.cold else 1
         candidates[name] = in_turns([make(case, a) for _ in range(copies)])
     for run in candidates.values():
+        if case.threads > 1:
+            time.sleep(SETTLE)
         for _ in range(24 if case.cold else 1):  # every session's first run allocates
             run()
     return candidates
