@@ -1,9 +1,8 @@
-// What kernels for rows of block formats share with NEON: 16 elements at a time; unnamed namespace: see
-// elements.h.
+// What row kernels share with NEON: 16 elements at a time; unnamed namespace: see elements.h.
 //
 // Extremes of a block are found as integers: floats of one sign are ordered like their bits, and NaN and
 // infinity come out on top. What is left of a row goes through a copy padded with zeros, which change neither
-// scales nor codes.
+// scales nor the codes of other elements.
 #pragma once
 
 #include <arm_neon.h>
